@@ -105,3 +105,19 @@ class Role(enum.StrEnum):
     PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
+
+
+class WriteMode(enum.StrEnum):
+    """What a node that is not the leader does with a write."""
+
+    FORWARD = "forward"
+    REDIRECT = "redirect"
+    REJECT = "reject"
+
+
+class Consistency(enum.StrEnum):
+    """What a read promises: this node's applied state, or nothing older than when the read began (Thesis §6.4)."""
+
+    LOCAL = "local"
+    LINEARIZABLE = "linearizable"
+    LEASE = "lease"
