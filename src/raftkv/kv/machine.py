@@ -1,0 +1,157 @@
+"""The replicated key-value state machine: committed entries in, revisions and results out.
+
+Invariants, each re-checked by a test against a dict with history:
+- the state is a function of the entries alone (Raft §2); nothing here asks for time, chance or settings;
+- `last_applied` is written in the same batch as the changes of the entries up to it, always;
+- every command that changes something takes the next revision, in log order;
+- the newest value of a key is exactly one store get.
+
+`apply` is the hot path of every member; the loop over the commands is in `step`.
+
+Turned down: keeping decoded commands of own proposals to save the leader the decoding. It is a tenth of a
+microsecond a command, and the entry that commits at an index need not be the one proposed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from raftkv.errors import InvalidInput, require
+from raftkv.kv import mvcc
+from raftkv.kv.commands import decode_batch
+from raftkv.kv.keyspace import (
+    CURRENT,
+    POSITION_KEY,
+    RECORD_HEADER_SIZE,
+    REVISION,
+    Position,
+    changes_key,
+    decode_position,
+    encode_changes,
+    encode_position,
+)
+from raftkv.kv.results import KeyValue, RangeResult, Result
+from raftkv.kv.step import Step
+from raftkv.kv.sweep import Sweeper
+from raftkv.statemachine import OrderedStore
+from raftkv.types import Entry, EntryKind
+
+
+class KeyValueMachine:
+    """One member's copy of the key-value state; obeys `statemachine.StateMachine`.
+
+    It owns `store` from here on and closes it.
+    """
+
+    __slots__ = ("_get", "_position", "_store", "_sweeper", "compact_revision", "revision")
+
+    def __init__(self, store: OrderedStore) -> None:
+        self._store = store
+        self._get = store.get
+        self._position = decode_position(store.get(POSITION_KEY))
+        self.revision = self._position.revision
+        self.compact_revision = self._position.compact_revision
+        self._sweeper = Sweeper(store)
+
+    @property
+    def last_applied(self) -> int:
+        return self._position.last_applied
+
+    @property
+    def last_applied_term(self) -> int:
+        return self._position.last_applied_term
+
+    # -- writing
+
+    def apply(self, entries: Sequence[Entry]) -> list[Sequence[Result]]:
+        """See `StateMachine.apply`. Nothing is changed, here or in the store, when it raises."""
+        if not entries:
+            return []
+        self._check_contiguous(entries)
+        batch = self._store.new_batch()
+        step = Step(self._get, batch, self.revision, self.compact_revision)
+        results: list[Sequence[Result]] = [
+            step.run(decode_batch(entry.data)) if entry.kind == EntryKind.COMMANDS else () for entry in entries
+        ]
+        last = entries[-1]
+        position = Position(last.index, last.term, step.revision, step.compact_revision)
+        if step.changes:
+            batch.put(changes_key(self.revision + 1), encode_changes(step.changes))
+        batch.put(POSITION_KEY, encode_position(position))
+        self._store.write(batch)
+        self._position = position
+        self.revision = position.revision
+        self.compact_revision = position.compact_revision
+        return results
+
+    def _check_contiguous(self, entries: Sequence[Entry]) -> None:
+        expected = self._position.last_applied
+        for entry in entries:
+            expected += 1
+            require(entry.index == expected, "applied entry {} where {} is next", entry.index, expected)
+
+    def flush(self) -> None:
+        """See `StateMachine.flush`."""
+        self._store.flush()
+
+    def snapshot(self, directory: Path) -> None:
+        """See `StateMachine.snapshot`."""
+        self._store.checkpoint(directory)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def sweep(self, max_count: int = 1000) -> bool:
+        """Remove up to about `max_count` records that compaction has made invisible; true when more are left.
+
+        Not part of the logical state: members may do it at any time, in any thread, or never.
+        """
+        return self._sweeper.sweep(self.compact_revision, max_count)
+
+    # -- reading
+
+    def value(self, key: bytes) -> tuple[bytes, int] | None:
+        """The newest (value, mod_revision): the cheapest read there is."""
+        record = self._get(CURRENT + key)
+        if record is None:
+            return None
+        return record[RECORD_HEADER_SIZE:], REVISION.unpack_from(record, 8)[0]
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The key as it stands now."""
+        return mvcc.read_newest(self._store, key)
+
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        """The key as it stood at `revision`. Raises InvalidInput when that is in the future or compacted."""
+        self._check_revision(revision)
+        return mvcc.read_at(self._store, key, revision)
+
+    def range(self, start: bytes, stop: bytes | None, *, revision: int = 0, limit_count: int = 0) -> RangeResult:
+        """Keys in [start, stop) at `revision` (0 is now); `stop` None goes to the last key, `limit_count` 0 is none.
+
+        Raises InvalidInput like `get_at`.
+        """
+        found: list[KeyValue] = []
+        for key_value in self.scan(start, stop, revision=revision):
+            if limit_count and len(found) == limit_count:
+                return RangeResult(found, True, self.revision)
+            found.append(key_value)
+        return RangeResult(found, False, self.revision)
+
+    def scan(self, start: bytes, stop: bytes | None, *, revision: int = 0) -> Iterator[KeyValue]:
+        """Like `range`, one key at a time. At the newest revision the iterator sees the state as of its first step."""
+        if not revision or revision == self.revision:
+            return mvcc.scan_newest(self._store, start, stop)
+        self._check_revision(revision)
+        return mvcc.scan_at(self._store, start, stop, revision)
+
+    def state_hash(self) -> str:
+        """A digest of the logical state: equal on all members with the same `last_applied`. Reads everything."""
+        return mvcc.hash_state(self._store, self.revision, self.compact_revision)
+
+    def _check_revision(self, revision: int) -> None:
+        if revision > self.revision:
+            raise InvalidInput(f"revision {revision} is in the future: the newest is {self.revision}")
+        if revision < self.compact_revision or revision < 1:
+            raise InvalidInput(f"revision {revision} was compacted: the oldest kept is {self.compact_revision}")
