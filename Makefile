@@ -36,7 +36,7 @@ types: $(STAMP) ## mypy, strict
 check: lint types test ## all of the above checks
 
 bench: $(STAMP) ## measure against etcd (needs `make system-packages` once)
-	$(BIN)/python bench/run.py $(BENCH_ARGS)
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 system-packages: ## install etcd, wrk and h2load for `make bench` (Debian, Ubuntu)
 	./scripts/install-system-packages.sh

@@ -1,0 +1,16 @@
+-- Arguments: count of keys, consistency. Gets random keys, all of which exist.
+local common = require("common")
+local keys, tail
+
+setup = common.setup
+done = common.done
+
+function init(args)
+  keys = tonumber(args[1])
+  common.seed(seed)
+  tail = "?consistency=" .. args[2] .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\n\r\n"
+end
+
+function request()
+  return string.format("GET /store/k%09d", math.random(0, keys - 1)) .. tail
+end
