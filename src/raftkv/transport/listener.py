@@ -1,0 +1,199 @@
+"""The peer port: accepts anybody, believes nobody, and holds a bounded amount for each.
+
+A new connection may send one frame of at most 64 KiB, a valid hello, within `handshake_timeout_ms`. When
+`max_handshakes` connections are at that stage the oldest is dropped for the newest: an honest node is
+through within a round trip, so those who linger are the ones to lose. (Refusing the newest instead would let
+a few idle sockets lock every node out.) Whatever goes wrong, only that connection ends, and is counted.
+
+TLS is started by us after the accept rather than by the loop's server, because the loop's server tells
+nobody about connections that never finish their TLS handshake, so they could not be bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+from raftkv.errors import PeerProtocolError
+from raftkv.transport.connection import FrameConnection
+from raftkv.transport.contract import PeerIdentity
+from raftkv.transport.framing import MAX_HANDSHAKE_BYTES, ConnectionRefusal, FrameKind, RefusalReason
+from raftkv.transport.handshake import Hello, Purpose, check_hello, decode_hello, encode_reply
+from raftkv.transport.services import Services
+from raftkv.transport.settings import TransportSettings
+from raftkv.transport.stats import TransportStats
+from raftkv.transport.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+
+
+class Inbound:
+    """One accepted connection, from the accept to its end. It is counted from the first moment."""
+
+    def __init__(self, on_hello: Callable[[Inbound, bytes], None], on_lost: Callable[[Inbound], None]) -> None:
+        self.hello: Hello | None = None
+        self.when_lost: Callable[[str], None] | None = None
+        self.raw_transport: asyncio.Transport | None = None
+        self.connection = FrameConnection(MAX_HANDSHAKE_BYTES, self._on_frame, self._on_lost)
+        self._on_hello = on_hello
+        self._listener_on_lost = on_lost
+
+    def abort(self, reason: str) -> None:
+        """End it at whatever stage it is; its end is reported later, as every loss is."""
+        self.connection.abort(reason)
+        if self.raw_transport is not None:
+            self.raw_transport.abort()
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if kind != FrameKind.HELLO:
+            raise ConnectionRefusal(RefusalReason.HANDSHAKE, f"a frame of kind {kind} before the hello")
+        self._on_hello(self, payload)
+
+    def _on_lost(self, reason: str) -> None:
+        self._listener_on_lost(self)
+        if self.when_lost is not None:
+            self.when_lost(reason)
+
+
+class _TlsGate(asyncio.Protocol):
+    """What an accepted socket is until TLS takes over: it reads nothing itself."""
+
+    def __init__(self, inbound: Inbound, listener: Listener) -> None:
+        self._inbound = inbound
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tcp = cast(asyncio.Transport, transport)
+        tcp.pause_reading()
+        self._inbound.raw_transport = tcp
+        self._listener.start_tls(self._inbound, tcp)
+
+
+class Listener:
+    """Accepts, limits and shakes hands; what an accepted connection then does is the business of `Services`."""
+
+    def __init__(
+        self,
+        identity: PeerIdentity,
+        settings: TransportSettings,
+        stats: TransportStats,
+        tls: ssl.SSLContext | None,
+        services: Services,
+    ) -> None:
+        self.identity = identity
+        self._settings = settings
+        self._stats = stats
+        self._tls = tls
+        self._services = services
+        self._server: asyncio.Server | None = None
+        self._tls_tasks = TaskSet()
+        self._open: set[Inbound] = set()
+        self._handshakes: dict[Inbound, asyncio.TimerHandle] = {}
+
+    async def start(self, host: str, port: int) -> int:
+        self._server = await asyncio.get_running_loop().create_server(self._accept, host, port)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for inbound in tuple(self._open):
+            inbound.abort("this node is stopping")
+        await self._tls_tasks.stop()
+        await self._services.stop()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def drop_peers(self, reason: str) -> None:
+        """End accepted peer connections and snapshots; calls go on."""
+        for inbound in tuple(self._open):
+            if inbound.hello is not None and inbound.hello.purpose is not Purpose.CALL:
+                inbound.abort(reason)
+
+    def _accept(self) -> asyncio.Protocol:
+        if len(self._handshakes) >= self._settings.max_handshakes:
+            self._refuse(next(iter(self._handshakes)), RefusalReason.TOO_MANY, "too many connections without a hello")
+        inbound = Inbound(self._shake_hands, self._forget)
+        inbound.connection.on_refused = lambda error: self._note_refused(inbound, error)
+        inbound.connection.write_stall_timeout_s = self._settings.write_stall_timeout_ms / 1000
+        self._open.add(inbound)
+        self._handshakes[inbound] = asyncio.get_running_loop().call_later(
+            self._settings.handshake_timeout_ms / 1000,
+            self._refuse,
+            inbound,
+            RefusalReason.TIMEOUT,
+            "no hello in time",
+        )
+        self._count()
+        return inbound.connection if self._tls is None else _TlsGate(inbound, self)
+
+    def start_tls(self, inbound: Inbound, raw: asyncio.Transport) -> None:
+        self._tls_tasks.spawn(self._upgrade(inbound, raw), name="tls handshake")
+
+    async def _upgrade(self, inbound: Inbound, raw: asyncio.Transport) -> None:
+        if self._tls is None or inbound not in self._handshakes:
+            raw.abort()
+            return
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                raw,
+                inbound.connection,
+                self._tls,
+                server_side=True,
+                ssl_handshake_timeout=self._settings.handshake_timeout_ms / 1000,
+            )
+        except OSError as error:
+            self._refuse(inbound, RefusalReason.TLS, f"TLS handshake failed: {error}")
+            return
+        if transport is None or inbound not in self._open:
+            raw.abort()
+        else:
+            inbound.connection.connection_made(transport)
+
+    def _shake_hands(self, inbound: Inbound, payload: bytes) -> None:
+        self._end_handshake(inbound)
+        connection = inbound.connection
+        try:
+            hello = decode_hello(payload)
+            check_hello(hello, self.identity)
+            self._services.check_admission(hello)
+        except ConnectionRefusal as refusal:
+            self._note_refused(inbound, refusal)
+            connection.send_frame(FrameKind.HELLO_REPLY, encode_reply(self.identity, refusal))
+            connection.close(str(refusal))
+            return
+        inbound.hello = hello
+        self._stats.inbound_accepted += 1
+        connection.send_frame(FrameKind.HELLO_REPLY, encode_reply(self.identity, None))
+        inbound.when_lost = self._services.serve(connection, hello)
+
+    def _refuse(self, inbound: Inbound, reason: RefusalReason, text: str) -> None:
+        """End a connection that has not shaken hands."""
+        self._note_refused(inbound, ConnectionRefusal(reason, text))
+        inbound.abort(text)
+        # A socket that is still in the hands of TLS does not report its loss, so it is forgotten here.
+        self._forget(inbound)
+
+    def _note_refused(self, inbound: Inbound, error: PeerProtocolError) -> None:
+        reason = error.reason if isinstance(error, ConnectionRefusal) else RefusalReason.PAYLOAD
+        self._stats.count_refused(reason.value)
+        who = f"member {inbound.hello.sender}" if inbound.hello is not None else "a connection"
+        # Whoever can reach the port can cause this, so it is counted and not shouted.
+        logger.debug("refused %s (%s): %s", who, reason.value, error)
+
+    def _end_handshake(self, inbound: Inbound) -> None:
+        timer = self._handshakes.pop(inbound, None)
+        if timer is not None:
+            timer.cancel()
+        self._count()
+
+    def _forget(self, inbound: Inbound) -> None:
+        self._open.discard(inbound)
+        self._end_handshake(inbound)
+
+    def _count(self) -> None:
+        self._stats.inbound_open = len(self._open)
+        self._stats.handshakes_open = len(self._handshakes)
