@@ -14,6 +14,7 @@ microsecond a command, and the entry that commits at an index need not be the on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -69,11 +70,11 @@ class KeyValueMachine:
         if not entries:
             return []
         self._check_contiguous(entries)
+        batches = [decode_batch(entry.data) if entry.kind == EntryKind.COMMANDS else [] for entry in entries]
         batch = self._store.new_batch()
-        step = Step(self._get, batch, self.revision, self.compact_revision)
-        results: list[Sequence[Result]] = [
-            step.run(decode_batch(entry.data)) if entry.kind == EntryKind.COMMANDS else () for entry in entries
-        ]
+        step = Step(self._store, batch, self.revision, self.compact_revision)
+        step.fetch(itertools.chain.from_iterable(batches))
+        results: list[Sequence[Result]] = [step.run(commands) for commands in batches]
         last = entries[-1]
         position = Position(last.index, last.term, step.revision, step.compact_revision)
         if step.changes:
