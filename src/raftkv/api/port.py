@@ -77,8 +77,8 @@ class JoinOutcomeView(Protocol):
         ...
 
     @property
-    def progress(self) -> Mapping[str, object]:
-        """Facts for a person that waits, such as the learner's match index; JSON-ready."""
+    def progress(self) -> object:
+        """How far the node is, for people and programs; JSON-ready."""
         ...
 
 
@@ -166,4 +166,4 @@ class HttpSettings(Protocol):
     @property
     def shutdown_timeout_ms(self) -> int: ...
     @property
-    def profiling(self) -> str: ...
+    def is_profiling(self) -> bool: ...

@@ -1,0 +1,3 @@
+class Profiles:
+    async def answer(self, name, query):
+        raise NotImplementedError
