@@ -1,0 +1,32 @@
+"""Everything on disk: the log, the state, snapshots, and the directory that they live in.
+
+The only room that touches the disk. It decides nothing about consensus or keys: it keeps what it is given, says when
+that is durable, and refuses to open what it cannot trust. Each thing here has a double in memory with the same
+contract, and one suite of tests runs on both.
+
+May use: types, errors, and the interfaces of raft (`LogStorage`) and statemachine (`OrderedStore`).
+"""
+
+from raftkv.storage.datadir import DataDirectory, Generation
+from raftkv.storage.disk import free_bytes, is_below_reserve
+from raftkv.storage.engine import RocksSettings, RocksStore
+from raftkv.storage.log_files import WalSettings, WalStats
+from raftkv.storage.log_writer import WalStep
+from raftkv.storage.memory_log import MemoryLog
+from raftkv.storage.memory_store import MemoryStore
+from raftkv.storage.wal import Wal
+
+__all__ = [
+    "DataDirectory",
+    "Generation",
+    "MemoryLog",
+    "MemoryStore",
+    "RocksSettings",
+    "RocksStore",
+    "Wal",
+    "WalSettings",
+    "WalStats",
+    "WalStep",
+    "free_bytes",
+    "is_below_reserve",
+]
