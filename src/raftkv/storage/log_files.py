@@ -18,7 +18,7 @@ from pathlib import Path
 
 from raftkv.errors import CorruptData, require
 from raftkv.storage.disk import Executor, FileOps, read_fully
-from raftkv.storage.log_index import Run
+from raftkv.storage.log_index import Run, pack_position
 from raftkv.storage.log_writer import Appended, Burst, Cut, LogWriter, NumberedStep, Reset, Truncated, WalStep
 from raftkv.storage.record import ENTRY_FIXED_SIZE_BYTES, BadRecord, decode_entry
 from raftkv.storage.recovery import RecoveredLog, recover
@@ -59,6 +59,7 @@ class LogFiles:
         self.directory = directory
         self.stats = WalStats(len(recovered.segments), cut_bytes=recovered.cut_bytes)
         self._index = recovered.index
+        self._segment_size_bytes = recovered.tail.segment.size_bytes
         self._segments = {segment.sequence: segment for segment in recovered.segments}
         self._supply = supply
         self._writer = LogWriter(recovered.tail)
@@ -109,6 +110,24 @@ class LogFiles:
             for run in index.runs(first, last, max_bytes):
                 self._read_run(run, found)
         return found
+
+    def index_retaining(self, retained_bytes: int) -> int:
+        """The lowest index from which on the log takes at most `retained_bytes` of its files."""
+        with self._lock:
+            tail = self._writer.tail
+            room = retained_bytes
+            for sequence in sorted(self._segments, reverse=True):
+                is_tail = sequence == tail.segment.sequence
+                used = tail.offset if is_tail else self._segments[sequence].size_bytes
+                if used > room:
+                    return self._index.first_behind(pack_position(sequence, used - room))
+                room -= used
+            return self._index.first_index
+
+    def index_retaining(self, size_bytes: int) -> int:
+        """The smallest index from which on the entries take about `size_bytes` on disk; last_index + 1 for 0."""
+        with self._lock:
+            return self._index.index_retaining(size_bytes, self._segment_size_bytes)
 
     def configurations(self) -> list[Entry]:
         """All entries that hold a configuration, ascending."""

@@ -115,6 +115,14 @@ class Wal:
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         return self._log_files.entries(first, last, max_bytes)
 
+    def index_retaining(self, retained_bytes: int) -> int:
+        """The lowest index from which on the log takes at most `retained_bytes` on disk: where it might be cut."""
+        return self._log_files.index_retaining(retained_bytes)
+
+    def index_retaining(self, size_bytes: int) -> int:
+        """The smallest index from which on the entries take about `size_bytes` on disk; last_index + 1 for 0."""
+        return self._log_files.index_retaining(size_bytes)
+
     def configurations(self) -> list[Entry]:
         return self._log_files.configurations()
 
