@@ -134,7 +134,7 @@ def test_a_wrong_setting_is_refused_by_the_name_of_its_source(
 
 
 def test_a_required_setting_that_is_missing_is_named_with_its_sources() -> None:
-    with pytest.raises(SettingsError, match=r"node_id: is required: give --node-id or RAFT_NODE_ID \(environment\)"):
+    with pytest.raises(SettingsError, match=r"node_id: required; give it as --node-id or RAFT_NODE_ID \(environment\)"):
         load_settings({"data_dir": "d"}, {})
 
 
@@ -209,3 +209,8 @@ def test_every_row_of_the_table_is_complete() -> None:
         assert (spec.unit is Unit.CHOICE) == (spec.choices is not None), spec.name
         for suffix, unit in (("_ms", Unit.MILLISECONDS), ("_bytes", Unit.BYTES), ("_port", Unit.PORT)):
             assert spec.name.endswith(suffix) == (spec.unit is unit), spec.name
+
+
+def test_a_default_as_the_reference_writes_it_is_read_back_as_the_default() -> None:
+    texts = {spec.name: spec.default_text for spec in SETTINGS.values() if spec.default_text}
+    assert load_settings(texts, REQUIRED) == load_settings({}, REQUIRED)

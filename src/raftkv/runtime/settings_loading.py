@@ -52,7 +52,7 @@ def load_settings(
     values = {name: _parsed(SETTINGS[name], source) for name, source in given.items()}
     for spec in SETTINGS.values():
         if spec.is_required and spec.name not in values:
-            raise SettingsError(spec.name, f"is required: give {spec.flag} or {spec.environment} (environment)")
+            raise SettingsError(spec.name, f"required; give it as {spec.flag} or {spec.environment} (environment)")
     try:
         return Settings(**values)
     except SettingsError as error:

@@ -79,6 +79,25 @@ class SettingSpec:
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def allowed_text(self) -> str:
+        """The range or the choices, for `--help` and the reference; empty where the unit says enough."""
+        if self.choices is not None:
+            return ", ".join(self.choices)
+        if not self.last:
+            return ""
+        zero = f"; 0 means {self.zero_is}" if self.zero_is else ""
+        return f"{readable(self.first, self.unit)} to {readable(self.last, self.unit)}{zero}"
+
+    @property
+    def default_text(self) -> str:
+        """The default as it would be written in the environment; empty for none."""
+        if self.default is None or self.default == ():
+            return ""
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return readable(self.default, self.unit) if isinstance(self.default, int) else str(self.default)
+
 
 def setting(
     unit: Unit,
@@ -107,6 +126,15 @@ def setting(
     if required:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def readable(value: int, unit: Unit) -> str:
+    """A number as people write it, and as the loader reads it back: whole KiB, MiB or GiB where the unit is bytes."""
+    if unit is Unit.BYTES:
+        for factor, suffix in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+            if value and value % factor == 0:
+                return f"{value // factor}{suffix}"
+    return str(value)
 
 
 def check_value(spec: SettingSpec, value: Any) -> None:

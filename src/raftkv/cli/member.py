@@ -1,0 +1,71 @@
+"""`raftkv member list`, `join` and `remove`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from raftkv.cli.connection import DEFAULT_SERVER, ServerOption, TimeoutOption, connect
+from raftkv.cli.output import JsonOption, console, notes, print_json
+
+app = typer.Typer(help="See and change who belongs to the cluster.", no_args_is_help=True)
+
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE_ID", help="The name of the node.", show_default=False)]
+
+
+@app.command("list")
+def list_members(
+    server: ServerOption = DEFAULT_SERVER, timeout: TimeoutOption = 10.0, as_json: JsonOption = False
+) -> None:
+    """List the members, as the node that answers knows them."""
+    with connect(server, timeout) as client:
+        members = client.members()
+    if as_json:
+        fields = ("node_id", "raft_address", "suffrage", "is_leader")
+        print_json([{name: getattr(member, name) for name in fields} for member in members])
+        return
+    table = Table("node", "raft address", "suffrage", "")
+    for member in members:
+        table.add_row(member.node_id, member.raft_address, member.suffrage, "leader" if member.is_leader else "")
+    console().print(table)
+
+
+@app.command()
+def join(
+    node_id: NodeArgument,
+    raft_address: Annotated[
+        str, typer.Argument(metavar="HOST:RAFT_PORT", help="Where the members reach that node.", show_default=False)
+    ],
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a running node a member of the cluster of --server.
+
+    Returns once the node votes. When that takes longer than the server waits, this says so and exits 0: the join goes
+    on by itself. Joining a member again changes nothing.
+    """
+    with connect(server, timeout) as client:
+        result = client.join(node_id, raft_address)
+    if as_json:
+        print_json({"is_complete": result.is_complete, "message": result.message, "data": result.data})
+    else:
+        notes().print(result.message, markup=False, highlight=False)
+
+
+@app.command()
+def remove(
+    node_id: NodeArgument,
+    server: ServerOption = DEFAULT_SERVER,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a node from the cluster. It keeps its data and can join again."""
+    with connect(server, timeout) as client:
+        found = client.remove(node_id)
+    if as_json:
+        print_json(found)
+    else:
+        notes().print(f"{node_id} is no longer a member", markup=False, highlight=False)

@@ -1,0 +1,49 @@
+"""The runtime: asyncio joins the rooms into a node that runs.
+
+`node.Node` is what others use; `driver.Driver` is the loop that carries out the core's effects, shared with the
+simulator. This room decides when things happen (ticks, batches, flushes, retries) and never what is true: that is
+for `raft` and `kv`. It must not know HTTP or the command line. It may use `storage`, `transport`, `kv`, `raft`,
+`statemachine`, `types` and `errors`.
+
+`Node` is loaded when it is first asked for: whoever needs only settings, such as each command of a client, would
+otherwise load consensus, storage and transport too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raftkv.runtime.addresses import is_loopback, join_address, split_address
+from raftkv.runtime.histogram import Histogram
+from raftkv.runtime.logs import configure_logging
+from raftkv.runtime.settings import SETTINGS, Settings
+from raftkv.runtime.settings_loading import CONFIG_ENVIRONMENT, OTHER_ENVIRONMENT, load_settings
+from raftkv.runtime.settings_schema import InitialMember, SettingSpec, Unit
+
+if TYPE_CHECKING:
+    from raftkv.runtime.node import Node
+
+__all__ = [
+    "CONFIG_ENVIRONMENT",
+    "OTHER_ENVIRONMENT",
+    "SETTINGS",
+    "Histogram",
+    "InitialMember",
+    "Node",
+    "SettingSpec",
+    "Settings",
+    "Unit",
+    "configure_logging",
+    "is_loopback",
+    "join_address",
+    "load_settings",
+    "split_address",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Node":
+        from raftkv.runtime.node import Node
+
+        return Node
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
