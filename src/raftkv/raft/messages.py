@@ -25,21 +25,21 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False)
     recipient: MemberId
 
 
-class PreVote(_Message, tag=1):
+class PreVote(_Message, frozen=True, tag=1):
     """Would you vote for me in `term`? Changes nothing at the receiver (Thesis §9.6)."""
 
     last_log_index: int
     last_log_term: int
 
 
-class PreVoteReply(_Message, tag=2):
+class PreVoteReply(_Message, frozen=True, tag=2):
     """`requested_term` echoes the question, so that an old answer cannot be counted for a new one."""
 
     requested_term: int
     vote_granted: bool
 
 
-class RequestVote(_Message, tag=3):
+class RequestVote(_Message, frozen=True, tag=3):
     """Raft §5.2, §5.4.1. `leadership_transfer` overrides the receivers' lease on their leader (Thesis §4.2.3)."""
 
     last_log_index: int
@@ -47,11 +47,11 @@ class RequestVote(_Message, tag=3):
     leadership_transfer: bool = False
 
 
-class RequestVoteReply(_Message, tag=4):
+class RequestVoteReply(_Message, frozen=True, tag=4):
     vote_granted: bool
 
 
-class AppendEntries(_Message, tag=5):
+class AppendEntries(_Message, frozen=True, tag=5):
     """Raft §5.3. `entries` are contiguous and ascending from `prev_log_index` + 1; may be empty.
 
     `read_round` is the leader's newest round of leadership confirmation (Thesis §6.4); it only grows
@@ -65,7 +65,7 @@ class AppendEntries(_Message, tag=5):
     entries: tuple[Entry, ...] = ()
 
 
-class AppendEntriesReply(_Message, tag=6):
+class AppendEntriesReply(_Message, frozen=True, tag=6):
     """On success the sender's durable log matches the leader's up to `match_index` and no claim is made beyond.
 
     On refusal `prev_log_index` echoes the question and (`hint_index`, `hint_term`) name the last place
@@ -81,7 +81,7 @@ class AppendEntriesReply(_Message, tag=6):
     read_round: int
 
 
-class InstallSnapshot(_Message, tag=7):
+class InstallSnapshot(_Message, frozen=True, tag=7):
     """The chunks of this snapshot have arrived, were verified and are staged at the receiver (Raft §7).
 
     The chunks themselves travel outside the core; this message lets the core decide whether they count.
@@ -91,24 +91,24 @@ class InstallSnapshot(_Message, tag=7):
     read_round: int = 0
 
 
-class InstallSnapshotReply(_Message, tag=8):
+class InstallSnapshotReply(_Message, frozen=True, tag=8):
     """The sender's durable state covers the log up to `match_index`."""
 
     match_index: int
     read_round: int = 0
 
 
-class TimeoutNow(_Message, tag=9):
+class TimeoutNow(_Message, frozen=True, tag=9):
     """Campaign at once: leadership is handed to you (Thesis §3.10)."""
 
 
-class ReadIndex(_Message, tag=10):
+class ReadIndex(_Message, frozen=True, tag=10):
     """A follower asks the leader for a confirmed commit index (Thesis §6.4). `request_id` is the asker's."""
 
     request_id: int
 
 
-class ReadIndexReply(_Message, tag=11):
+class ReadIndexReply(_Message, frozen=True, tag=11):
     """`success` false: the asked server is not a leader, or lost leadership before it could confirm."""
 
     request_id: int
