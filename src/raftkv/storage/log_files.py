@@ -6,7 +6,7 @@ Whoever drives it (`wal.Wal`, or a simulator on virtual time) repeats, in one th
     write burst.data at burst.offset of burst.segment.handle, then sync it
     log.complete(burst, seconds)   only now is anything of it durable
 
-and stops for good at the first error of a write or sync. `accept`, `cut` and reads may come from another thread.
+and stops for good at the first error of a write or sync. `accept`, `accept_cut` and reads may come from another thread.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class LogFiles:
         self.directory = directory
         self.stats = WalStats(len(recovered.segments), cut_bytes=recovered.cut_bytes)
         self._index = recovered.index
-        self._segment_size_bytes = recovered.tail.segment.size_bytes
         self._segments = {segment.sequence: segment for segment in recovered.segments}
         self._supply = supply
         self._writer = LogWriter(recovered.tail)
@@ -67,7 +66,9 @@ class LogFiles:
         self._lock = threading.Lock()
         self._accepted_step = 0
         self._accepted_last_index = recovered.index.last_index
+        self._accepted_cut = recovered.index.base
         supply.prepare(recovered.tail.segment.sequence + 1)
+        supply.retire(self._drop_segments())  # a crash may have come between a durable base and the removal
 
     @classmethod
     def open(cls, files: FileOps, directory: Path, settings: WalSettings, executor: Executor) -> LogFiles:
@@ -84,7 +85,9 @@ class LogFiles:
 
     @property
     def base(self) -> SnapshotMetadata:
-        return self._index.base
+        """Behind this the log begins; for a cut as soon as it was accepted, for a reset once it is durable."""
+        durable, accepted = self._index.base, self._accepted_cut
+        return durable if durable.last_index >= accepted.last_index else accepted
 
     @property
     def last_index(self) -> int:
@@ -120,25 +123,22 @@ class LogFiles:
                 is_tail = sequence == tail.segment.sequence
                 used = tail.offset if is_tail else self._segments[sequence].size_bytes
                 if used > room:
-                    return self._index.first_behind(pack_position(sequence, used - room))
+                    first = self._index.first_behind(pack_position(sequence, used - room))
+                    return max(first, self.base.last_index + 1)
                 room -= used
-            return self._index.first_index
-
-    def index_retaining(self, size_bytes: int) -> int:
-        """The smallest index from which on the entries take about `size_bytes` on disk; last_index + 1 for 0."""
-        with self._lock:
-            return self._index.index_retaining(size_bytes, self._segment_size_bytes)
+            return self.base.last_index + 1
 
     def configurations(self) -> list[Entry]:
         """All entries that hold a configuration, ascending."""
-        return [self.entries(index, index, 0)[0] for index in list(self._index.configuration_indexes)]
+        first = self.base.last_index + 1
+        return [self.entries(at, at, 0)[0] for at in list(self._index.configuration_indexes) if at >= first]
 
     def accept(self, step: WalStep) -> int:
         """Check that a step continues what was accepted before; answers its number, counted from 1."""
         last_index = self._accepted_last_index if step.reset is None else step.reset.last_index
         if entries := step.entries:
             first = entries[0].index
-            base = self._index.base if step.reset is None else step.reset
+            base = self.base if step.reset is None else step.reset
             require(base.last_index < first <= last_index + 1, "entry {} is written behind {}", first, last_index)
             last_index = entries[-1].index
             require(last_index - first == len(entries) - 1, "entries {} to {} have a gap", first, last_index)
@@ -146,15 +146,17 @@ class LogFiles:
         self._accepted_step += 1
         return self._accepted_step
 
-    def cut(self, base: SnapshotMetadata) -> bool:
-        """Forget entries up to `base` in memory; False when they are gone already. A step with the cut must follow."""
-        with self._lock:
-            index = self._index
-            if base.last_index <= index.base.last_index:
-                return False
-            require(base.last_index <= index.last_index, "cut up to {} of {}", base.last_index, index.last_index)
-            index.cut(base)
-            return True
+    def accept_cut(self, base: SnapshotMetadata) -> bool:
+        """Move `base`; False when it is there or further. A step with the cut must follow.
+
+        The index keeps the entries until that step is durable: it tells which segments may be removed, and one that a
+        crash could bring back into the log must not be.
+        """
+        if base.last_index <= self.base.last_index:
+            return False
+        require(base.last_index <= self.last_index, "cut up to {} of {}", base.last_index, self.last_index)
+        self._accepted_cut = base
+        return True
 
     def take(self, pending: deque[NumberedStep]) -> Burst | None:
         """The next burst; None only when there are no steps and no room either. Raises `OSError` without space."""
@@ -164,7 +166,7 @@ class LogFiles:
             segment = self._supply.take(writer.tail.segment.sequence + 1, writer.needed_bytes(pending[0][1]))
             with self._lock:
                 self._segments[segment.sequence] = segment
-            writer.start_segment(segment)
+                writer.start_segment(segment)
             self.stats.segment_count = len(self._segments)
             burst = writer.take(pending)
         return burst

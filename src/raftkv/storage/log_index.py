@@ -71,17 +71,6 @@ class LogIndex:
         """The lowest index whose entry stands at `position` or behind it; `last_index + 1` when there is none."""
         return self.first_index + bisect.bisect_left(self._positions, position)
 
-    def index_retaining(self, size_bytes: int, segment_size_bytes: int) -> int:
-        """The smallest index from which on the entries take about `size_bytes` on disk; last_index + 1 for 0."""
-        if not self._positions or size_bytes <= 0:
-            return self.last_index + 1
-
-        def place(position: int) -> int:
-            return (position >> _OFFSET_BITS) * segment_size_bytes + (position & _OFFSET_MASK)
-
-        start = place(self._positions[-1]) + HEAD.size + self._lengths[-1] - size_bytes
-        return self.first_index + bisect.bisect_left(self._positions, start, key=place)
-
     def append(self, index: int, term: int, kind: int, position: int, length: int) -> None:
         """`length` is that of the record's payload."""
         if kind == EntryKind.CONFIGURATION:

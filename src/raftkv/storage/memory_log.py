@@ -56,6 +56,16 @@ class MemoryLog:
             found.append(entry)
         return found
 
+    def index_retaining(self, retained_bytes: int) -> int:
+        """The lowest index from which on the entries have at most `retained_bytes` of data together."""
+        first = self.last_index + 1
+        for entry in reversed(self._entries):
+            retained_bytes -= len(entry.data)
+            if retained_bytes < 0:
+                break
+            first = entry.index
+        return first
+
     def configurations(self) -> list[Entry]:
         return [entry for entry in self._entries if entry.kind is EntryKind.CONFIGURATION]
 

@@ -119,10 +119,6 @@ class Wal:
         """The lowest index from which on the log takes at most `retained_bytes` on disk: where it might be cut."""
         return self._log_files.index_retaining(retained_bytes)
 
-    def index_retaining(self, size_bytes: int) -> int:
-        """The smallest index from which on the entries take about `size_bytes` on disk; last_index + 1 for 0."""
-        return self._log_files.index_retaining(size_bytes)
-
     def configurations(self) -> list[Entry]:
         return self._log_files.configurations()
 
@@ -141,7 +137,7 @@ class Wal:
 
         The state machine must hold all of them durably. Nothing happens when the log begins there or further.
         """
-        if self._log_files.cut(base):
+        if self._log_files.accept_cut(base):
             self.write(WalStep(cut=base))
 
     def close(self) -> None:
