@@ -22,7 +22,7 @@ class KeyValue(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lease: int = 0
 
 
-class PutResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class PutResult(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """`revision` is the put's own; `version` 1 means that the key did not exist."""
 
     revision: int
@@ -30,14 +30,14 @@ class PutResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: int
 
 
-class DeleteResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class DeleteResult(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """`revision` is the delete's own, or the state's when nothing was deleted."""
 
     revision: int
     deleted: bool
 
 
-class CompactResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class CompactResult(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """`accepted` is false when the revision was in the future or compacted already; nothing changed then."""
 
     revision: int
