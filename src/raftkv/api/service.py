@@ -11,8 +11,9 @@ Everything here is synchronous except the two waits at the end, which the slow l
 from __future__ import annotations
 
 import asyncio
+import enum
 import urllib.parse
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -47,6 +48,8 @@ class ReadOperation(NamedTuple):
     key: bytes
     consistency: Consistency
 
+
+_Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 Operation: TypeAlias = WriteOperation | ReadOperation
 
@@ -176,7 +179,7 @@ def option(query: bytes, name: str) -> str | None:
     return found[name][0] if name in found else None
 
 
-def _choice(kind: Any, name: str, text: str) -> Any:
+def _choice(kind: type[_Choice], name: str, text: str) -> _Choice:
     try:
         return kind(text.lower())
     except ValueError:

@@ -22,7 +22,7 @@ from typing import Any
 
 from raftkv.api.http.connection import Connection
 from raftkv.api.http.metrics import BOUNDS_S, RouteStats
-from raftkv.api.http.request import Request
+from raftkv.api.http.request import PLAIN_HEADERS, Request
 from raftkv.api.http.responses import error_answer, operation_answer, to_json
 from raftkv.api.http.routes import STORE, STORE_KEY
 from raftkv.api.http.shared import Shared
@@ -31,10 +31,6 @@ from raftkv.errors import KeyNotFound, RaftkvError
 from raftkv.types import Consistency
 
 logger = logging.getLogger("raftkv.http")
-
-_HARMLESS = ("Host", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Content-Length")
-PLAIN_HEADERS = frozenset(name.encode() for header in _HARMLESS for name in (header, header.lower()))
-"""Headers that change nothing here, or only what the shortcut itself looks at, as clients usually write them."""
 
 PLAIN_KEY = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:/@,;=+!$&()*"
 """Bytes of a path that stand for themselves in a key and in JSON."""
@@ -132,29 +128,21 @@ class FastLane(Connection):
         position = node.position()
         if position is not heads.position:
             heads.refresh(position)
-        self._reset()
+        self.reset()
         self.transport.write(_FETCHED % (heads.local_read, _FETCHED_SIZE + len(key) + len(value), key, value))
         stats = self._fetched
         seconds = perf_counter() - started_s
         stats.buckets[bisect_left(BOUNDS_S, seconds)] += 1
         stats.seconds += seconds
 
-    def _reset(self) -> None:
-        """The request that came in is taken over; the parser's lists are free for the next."""
-        self._urls.clear()
-        self._headers.clear()
-        self._body_parts.clear()
-        self._in_body = self._body_checked = False
-        self._begun += 1
-
     def _start_shortcut(self, key: bytes, started_s: float) -> None:
-        self._reset()
+        self.reset()
         self._key = key
         self._started_s = started_s
         self._is_busy = True
 
     def _written(self, result: Any) -> None:
-        """The node's answer to a put that took the shortcut. Runs among the answers of a whole batch: must not raise."""
+        """The node's answer to a put. Must not raise: it runs among the answers of a whole batch."""
         try:
             if self._is_ending:
                 return

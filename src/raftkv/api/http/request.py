@@ -15,6 +15,10 @@ CHECK_SIZE = b""
 """No header has an empty name. The connection adds it to one that came in several reads, which keeps the request
 out of the shortest path, so that `check_sizes` looks at it."""
 
+_HARMLESS = ("Host", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Content-Length")
+PLAIN_HEADERS = frozenset(name.encode() for header in _HARMLESS for name in (header, header.lower()))
+"""Headers that change nothing here but for type and length of the body, as clients usually write them."""
+
 
 class Request:
     """`headers` has lower-case names; of equal ones the first is kept, so that two Content-Type lines work."""

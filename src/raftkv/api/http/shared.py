@@ -31,6 +31,6 @@ class Shared:
         self.all_closed = asyncio.Event()
         self.all_closed.set()
 
-    def connection_lost(self, _connection: object) -> None:
+    def connection_lost(self) -> None:
         if not self.state.connections:
             self.all_closed.set()
