@@ -10,23 +10,30 @@ May use: types, errors, and the interfaces of raft (`LogStorage`) and statemachi
 from raftkv.storage.datadir import DataDirectory, Generation
 from raftkv.storage.disk import free_bytes, is_below_reserve
 from raftkv.storage.engine import RocksSettings, RocksStore
+from raftkv.storage.files import remove_tree
+from raftkv.storage.identity import Identity
 from raftkv.storage.log_files import WalSettings, WalStats
 from raftkv.storage.log_writer import WalStep
 from raftkv.storage.memory_log import MemoryLog
 from raftkv.storage.memory_store import MemoryStore
+from raftkv.storage.snapshots import SnapshotSink, SnapshotSource
 from raftkv.storage.wal import Wal
 
 __all__ = [
     "DataDirectory",
     "Generation",
+    "Identity",
     "MemoryLog",
     "MemoryStore",
     "RocksSettings",
     "RocksStore",
+    "SnapshotSink",
+    "SnapshotSource",
     "Wal",
     "WalSettings",
     "WalStats",
     "WalStep",
     "free_bytes",
     "is_below_reserve",
+    "remove_tree",
 ]

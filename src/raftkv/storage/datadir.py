@@ -21,7 +21,6 @@ import dataclasses
 import os
 import re
 import secrets
-import shutil
 from pathlib import Path
 
 from raftkv.errors import DataDirectoryError, require
@@ -68,6 +67,10 @@ class DataDirectory:
         """
         with files.explain(f"cannot open the data directory {path}"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (path / IDENTITY_NAME).exists():
+                _check_is_unused(
+                    path
+                )  # asked again under the lock; asked here so that a foreign directory gets no LOCK
             lock = DirectoryLock.acquire(path / LOCK_NAME)
             try:
                 return cls._open_locked(path, lock, node_id)
@@ -96,6 +99,7 @@ class DataDirectory:
                 "Restore it, or remove the whole data directory and join the node again as a new member"
             )
         opened.remove_leftovers()
+        opened._empty_staging()
         return opened
 
     @property
@@ -157,13 +161,15 @@ class DataDirectory:
         return identity
 
     def remove_leftovers(self) -> None:
-        """Delete every generation but the current one, and the staging area."""
+        """Delete every generation but the current one."""
         with files.explain(f"cannot clean up {self.path}"):
             for entry in list(self.path.iterdir()):
-                is_old = _GENERATION.fullmatch(entry.name) and entry != self.current.directory
-                if is_old or entry.name == _STAGING_NAME:
+                if _GENERATION.fullmatch(entry.name) and entry != self.current.directory:
                     files.remove_tree(entry)
-            (self.path / (IDENTITY_NAME + files.TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+
+    def _empty_staging(self) -> None:
+        files.remove_tree(self.path / _STAGING_NAME)
+        (self.path / (IDENTITY_NAME + files.TEMPORARY_SUFFIX)).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Release the lock. Idempotent."""
@@ -203,8 +209,3 @@ def _check_is_unused(path: Path) -> None:
             f"{path} holds {entry.name!r} but no {IDENTITY_NAME}: it is not a raftkv data directory, or its identity "
             "was lost. Give an empty or new directory, or restore the missing file"
         )
-
-
-def free_bytes(path: Path) -> int:
-    """Space that is left for this process on the file system of `path`."""
-    return shutil.disk_usage(path).free
