@@ -1,0 +1,108 @@
+"""How a node finds its cluster when it starts.
+
+| its directory | its settings      | what it does                                                          |
+| ---           | ---               | ---                                                                   |
+| has a cluster | any               | takes part; tells the leader if its own addresses have changed        |
+| fresh         | none              | bootstraps a cluster of one, ready to be joined to another            |
+| fresh         | `join`            | stays blank and asks the given members to join it, until one does     |
+| fresh         | `initial_cluster` | first of the list: bootstraps, unless another one has a cluster already; the others: join |
+
+A fresh first node asks the others before it bootstraps, because its disk may have been wiped while the cluster
+lives on: a second cluster of the same name would then be born beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from raftkv.errors import MembershipRefused, RaftkvError
+
+if TYPE_CHECKING:
+    from raftkv.runtime.node import Node
+
+_log = logging.getLogger("raftkv.joining")
+
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 5.0
+
+
+class Joining:
+    """One start of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._settings = node.settings
+        own_id = self._settings.node_id
+        self._others = [m.raft_address for m in self._settings.initial_cluster if m.node_id != own_id]
+        listed = self._settings.initial_cluster
+        self._is_first = bool(listed) and listed[0].node_id == own_id
+
+    async def should_bootstrap(self) -> bool:
+        """What a fresh node decides before it does anything else."""
+        if self._is_first:
+            return not await self._finds_a_cluster()
+        return not self._settings.join and not self._settings.initial_cluster
+
+    async def run(self) -> None:
+        """In the background, once the node takes part."""
+        if self._node.replica.configuration.voters:
+            await self._announce_new_addresses()
+        else:
+            await self._join_through([*self._settings.join, *self._others])
+
+    async def _finds_a_cluster(self) -> bool:
+        for address in self._others:
+            try:
+                reply = await self._node.calls.probe(address)
+            except RaftkvError:
+                continue
+            if reply.member_count > 0:
+                return True
+        return False
+
+    async def _join_through(self, addresses: list[str]) -> None:
+        delay_s = RETRY_FIRST_S
+        while True:
+            for address in addresses:
+                if await self._tries(address):
+                    return
+            await asyncio.sleep(delay_s * random.uniform(0.7, 1.3))
+            delay_s = min(2 * delay_s, RETRY_MOST_S)
+
+    async def _tries(self, address: str) -> bool:
+        own = self._node.replica.own
+        try:
+            reply = await self._node.calls.join_through(address, own)
+        except MembershipRefused as error:
+            _log.error("join refused: %s", error, extra={"through": address})
+            return False
+        except RaftkvError as error:
+            _log.info("join not possible yet: %s", error, extra={"through": address})
+            return False
+        if not reply.is_complete:
+            _log.info("joined as a learner, catching up: %s", reply.progress, extra={"through": address})
+        return True
+
+    async def _announce_new_addresses(self) -> None:
+        """A member that moved asks to have its new addresses written down (rqlite#818)."""
+        own = self._node.replica.own
+        known = self._node.replica.configuration.members().get(own.member_id)
+        if known is None or known == own:
+            return
+        others = [m for m in self._node.replica.configuration.members().values() if m.member_id != own.member_id]
+        if not others:
+            await self._rename_alone()
+            return
+        await self._join_through([m.raft_address for m in others])
+
+    async def _rename_alone(self) -> None:
+        while True:
+            try:
+                await self._node.join(self._settings.node_id, self._node.replica.own.raft_address)
+            except RaftkvError:
+                await asyncio.sleep(RETRY_FIRST_S)
+            else:
+                return

@@ -1,0 +1,108 @@
+"""Work beside the hot path: flush the state, cut the log behind it, sweep old revisions, watch the disk.
+
+The order is the rule: the log is cut only up to what a finished flush of the state covers (the state is
+written without a log of its own, so until then Raft's log is the only copy), and never beyond the
+snapshot that a follower is being sent, which will need the entries after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from raftkv.errors import RaftkvError
+from raftkv.runtime.replica import Replica
+from raftkv.runtime.settings import Settings
+from raftkv.storage import free_bytes
+
+_log = logging.getLogger("raftkv.maintenance")
+
+CHECK_INTERVAL_S = 0.1
+DISK_CHECK_ROUNDS = 10
+SWEEP_MAX_COUNT = 500
+
+
+class Maintenance:
+    """One background task a node. `state_lock` keeps flushes, snapshots and installs of one state apart."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        replica: Callable[[], Replica],
+        needed_from: Callable[[], int],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._replica = replica
+        self._needed_from = needed_from
+        self._failed = failed
+        self._flushed_bytes_count = 0
+        self._flushed_of: Replica | None = None
+        self.state_lock = asyncio.Lock()
+        self.flush_count = 0
+        self.last_flush_s = 0.0
+        self.free_bytes = 0
+
+    async def run(self) -> None:
+        """Runs until cancelled; an error stops the node."""
+        try:
+            self.check_disk()
+            rounds = 0
+            while True:
+                await asyncio.sleep(CHECK_INTERVAL_S)
+                rounds += 1
+                if rounds % DISK_CHECK_ROUNDS == 0:
+                    self.check_disk()
+                await self._flush_if_due()
+                await self._sweep()
+        except RaftkvError as error:
+            self._failed(error)
+
+    async def flush(self) -> None:
+        """Make the applied state durable and cut the log behind it."""
+        async with self.state_lock:
+            replica = self._replica()
+            machine = replica.machine
+            index = machine.last_applied
+            bytes_count = replica.applied_bytes_count
+            loop = asyncio.get_running_loop()
+            started_s = loop.time()
+            await asyncio.to_thread(machine.flush)
+            self.last_flush_s = loop.time() - started_s
+            self.flush_count += 1
+            if self._replica() is replica and replica.machine is machine:
+                self._flushed_of, self._flushed_bytes_count = replica, bytes_count
+                self._cut_log(replica, index)
+
+    def check_disk(self) -> None:
+        replica = self._replica()
+        free = self.free_bytes = free_bytes(self._settings.data_dir)
+        is_full = free < self._settings.disk_reserve_bytes
+        if is_full != replica.is_disk_full:
+            replica.is_disk_full = is_full
+            level = logging.ERROR if is_full else logging.INFO
+            text = "disk nearly full: writes are refused until there is room" if is_full else "disk has room again"
+            _log.log(level, text, extra={"free_bytes": free, "reserve_bytes": self._settings.disk_reserve_bytes})
+
+    async def _flush_if_due(self) -> None:
+        replica = self._replica()
+        done = self._flushed_bytes_count if self._flushed_of is replica else 0
+        if replica.applied_bytes_count - done >= self._settings.flush_interval_bytes:
+            await self.flush()
+
+    async def _sweep(self) -> None:
+        machine = self._replica().machine
+        if self.state_lock.locked():
+            return
+        machine.sweep(SWEEP_MAX_COUNT)
+
+    def _cut_log(self, replica: Replica, flushed_index: int) -> None:
+        wal = replica.log.wal
+        keep_from = wal.index_retaining(self._settings.log_retention_bytes)
+        cut = min(flushed_index, keep_from - 1, self._needed_from() - 1)
+        if cut <= wal.base.last_index:
+            return
+        wal.compact(replica.raft.describe_snapshot(cut))
+        replica.raft.compacted()
+        replica.wake()

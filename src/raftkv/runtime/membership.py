@@ -1,0 +1,237 @@
+"""Join and remove, made safe (docs/design/joining.md).
+
+The leader decides everything here; other nodes pass the request on. Before anything is changed the node to be
+joined is asked who it is. That one question prevents what breaks clusters in practice: an address
+where nobody answers (the quorum would be lost for good), a node of another name, a node that holds data of
+its own, a node whose disk was wiped and which may have forgotten a vote.
+
+Every request can be repeated: what is already so is answered at once, what is half done goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from raftkv.errors import (
+    ConfigurationInProgress,
+    MembershipRefused,
+    NotLeader,
+    OutcomeUnknown,
+    RaftkvError,
+)
+from raftkv.runtime import wire
+from raftkv.types import Configuration, Member
+
+PROBE_TIMEOUT_S = 3.0
+CHANGE_RETRY_S = 0.05
+
+
+class MembershipCore(Protocol):
+    """What is needed of the running replica."""
+
+    @property
+    def cluster_id(self) -> int: ...
+    @property
+    def own(self) -> Member: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def configuration(self) -> Configuration: ...
+    @property
+    def is_configuration_committed(self) -> bool:
+        """The configuration in force is committed and not joint."""
+        ...
+
+    def propose_configuration(self, voters: Sequence[Member], learners: Sequence[Member]) -> None: ...
+
+    def catch_up_progress(self, member_id: int) -> str:
+        """How far a learner is, for people."""
+        ...
+
+    async def until_configuration_event(self) -> None:
+        """Returns after the next change, or commit, of a configuration or of leadership."""
+        ...
+
+
+Call = Callable[[str, wire.CallKind, object, float], Awaitable[bytes]]
+
+
+class Membership:
+    """The leader's procedure. `core()` is the replica of the moment."""
+
+    def __init__(self, core: Callable[[], MembershipCore], call: Call, *, join_timeout_s: float) -> None:
+        self._core = core
+        self._call = call
+        self._join_timeout_s = join_timeout_s
+        self._one_at_a_time = asyncio.Lock()
+
+    async def join(self, node_id: str, raft_address: str) -> wire.ChangeReply:
+        """Make `node_id` a voter, or report how far it has come when the wait is over.
+
+        Raises `MembershipRefused` when that would be unsafe: nothing was changed then.
+        """
+        deadline_s = asyncio.get_running_loop().time() + self._join_timeout_s
+        async with self._one_at_a_time:
+            core = self._leading()
+            if node_id == core.own.node_id:
+                await self._join_self(core, raft_address, deadline_s)
+                return wire.ChangeReply(is_complete=True)
+            target = await self._probe(node_id, raft_address)
+            member = await self._admit(core, target, raft_address, deadline_s)
+        return await self._until_voter(member, deadline_s)
+
+    async def remove(self, node_id: str) -> wire.ChangeReply:
+        """Returns once the cluster has committed a configuration without `node_id`, or has none with it."""
+        deadline_s = asyncio.get_running_loop().time() + self._join_timeout_s
+        async with self._one_at_a_time:
+            core = self._leading()
+            member = core.configuration.find(node_id)
+            if member is None:
+                return wire.ChangeReply(is_complete=True)
+            voters = _without(core.configuration.voters, node_id)
+            if not voters:
+                raise MembershipRefused(
+                    f"{node_id} is the only voter; a cluster without voters could never decide again"
+                )
+            await self._propose(lambda: self._propose_without(node_id), deadline_s)
+            return await self._until_gone(member, deadline_s)
+
+    async def _join_self(self, core: MembershipCore, raft_address: str, deadline_s: float) -> None:
+        """The leader is a member already; at most its addresses are news."""
+        own = core.own
+        if raft_address != own.raft_address:
+            raise MembershipRefused(f"{own.node_id} is the leader itself, at {own.raft_address}; nothing was changed")
+        if core.configuration.members().get(own.member_id) != own:
+            await self._propose(lambda: self._propose_address(own), deadline_s)
+
+    def _propose_without(self, node_id: str) -> None:
+        core = self._leading()
+        configuration = core.configuration
+        core.propose_configuration(_without(configuration.voters, node_id), _without(configuration.learners, node_id))
+
+    async def _probe(self, node_id: str, raft_address: str) -> wire.ProbeReply:
+        try:
+            data = await self._call(raft_address, wire.CallKind.PROBE, wire.Probe(), PROBE_TIMEOUT_S)
+        except RaftkvError as error:
+            raise MembershipRefused(
+                f"{node_id} was not joined: {raft_address} does not answer as a raftkv node ({error}); nothing was changed. "
+                "Start the node first and check its raft address"
+            ) from error
+        reply = wire.decode(data, wire.ProbeReply)
+        if reply.node_id != node_id:
+            raise MembershipRefused(
+                f"the node at {raft_address} calls itself {reply.node_id!r}, not {node_id!r}; nothing was changed"
+            )
+        return reply
+
+    async def _admit(
+        self, core: MembershipCore, target: wire.ProbeReply, raft_address: str, deadline_s: float
+    ) -> Member:
+        """Bring `target` into the configuration, as a learner unless it is there already."""
+        member = Member(target.member_id, target.node_id, raft_address, target.http_address)
+        existing = core.configuration.find(target.node_id)
+        if existing is not None and existing.member_id == target.member_id and target.cluster_id == core.cluster_id:
+            if existing != member:
+                await self._propose(lambda: self._propose_address(member), deadline_s)
+            return member
+        for other in core.configuration.members().values():
+            if other.raft_address == raft_address and other.node_id != target.node_id:
+                raise MembershipRefused(f"{raft_address} belongs to member {other.node_id}; nothing was changed")
+        if target.cluster_id != core.cluster_id:
+            member = await self._absorb(core, target, raft_address)
+        await self._propose(lambda: self._propose_learner(member), deadline_s)
+        return member
+
+    async def _absorb(self, core: MembershipCore, target: wire.ProbeReply, raft_address: str) -> Member:
+        if target.has_user_data or target.member_count > 1:
+            why = "holds data of its own" if target.has_user_data else f"is one of {target.member_count} members"
+            raise MembershipRefused(
+                f"{target.node_id} at {raft_address} {why} in another cluster; joining would throw that away. Nothing was "
+                "changed. To join it all the same, stop it, empty its data directory and start it again"
+            )
+        request = wire.Absorb(core.cluster_id, target.cluster_id, target.member_id, core.configuration)
+        data = await self._call(raft_address, wire.CallKind.ABSORB, request, self._join_timeout_s)
+        reply = wire.decode(data, wire.AbsorbReply)
+        return Member(reply.member_id, target.node_id, raft_address, reply.http_address)
+
+    def _propose_address(self, member: Member) -> None:
+        core = self._leading()
+        configuration = core.configuration
+
+        def replaced(group: tuple[Member, ...]) -> list[Member]:
+            return [member if m.member_id == member.member_id else m for m in group]
+
+        core.propose_configuration(replaced(configuration.voters), replaced(configuration.learners))
+
+    def _propose_learner(self, member: Member) -> None:
+        # A member of the same name has another, forgotten identity (its disk was wiped): it leaves in the same
+        # change, because it can no longer keep the promises it made as a voter.
+        core = self._leading()
+        configuration = core.configuration
+        if configuration.find(member.node_id) == member:
+            return
+        learners = [*_without(configuration.learners, member.node_id), member]
+        voters = _without(configuration.voters, member.node_id)
+        if not voters:
+            raise MembershipRefused(
+                f"{member.node_id} is the only voter and its disk was wiped; restore a backup instead"
+            )
+        core.propose_configuration(voters, learners)
+
+    async def _propose(self, propose: Callable[[], None], deadline_s: float) -> None:
+        """Propose as soon as no other change is under way."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                propose()
+            except ConfigurationInProgress:
+                if loop.time() >= deadline_s:
+                    raise
+                await _wait(self._core().until_configuration_event(), CHANGE_RETRY_S)
+            else:
+                return
+
+    async def _until_voter(self, member: Member, deadline_s: float) -> wire.ChangeReply:
+        loop = asyncio.get_running_loop()
+        while True:
+            core = self._core()
+            if core.configuration.is_voter(member.member_id) and core.is_configuration_committed:
+                return wire.ChangeReply(is_complete=True)
+            if not core.is_leader:
+                return wire.ChangeReply(
+                    is_complete=False, progress="leadership moved during the join; the new leader goes on"
+                )
+            if loop.time() >= deadline_s:
+                return wire.ChangeReply(is_complete=False, progress=core.catch_up_progress(member.member_id))
+            await _wait(core.until_configuration_event(), min(1.0, deadline_s - loop.time()))
+
+    async def _until_gone(self, member: Member, deadline_s: float) -> wire.ChangeReply:
+        loop = asyncio.get_running_loop()
+        while True:
+            core = self._core()
+            if member.member_id not in core.configuration.members() and core.is_configuration_committed:
+                return wire.ChangeReply(is_complete=True)
+            if loop.time() >= deadline_s or not (core.is_leader or core.own.member_id == member.member_id):
+                raise OutcomeUnknown(
+                    f"the removal of {member.node_id} was proposed but not confirmed in time; ask for the members"
+                )
+            await _wait(core.until_configuration_event(), min(1.0, max(0.01, deadline_s - loop.time())))
+
+    def _leading(self) -> MembershipCore:
+        core = self._core()
+        if not core.is_leader:
+            raise NotLeader()
+        return core
+
+
+def _without(group: tuple[Member, ...], node_id: str) -> list[Member]:
+    return [member for member in group if member.node_id != node_id]
+
+
+async def _wait(event: Awaitable[None], timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event, timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,254 @@
+"""A running node: opens the data directory, joins the rooms, answers the API, and stops in order.
+
+Life: `Node.start` opens and locks the directory, recovers log and state, listens for peers and ticks. Then it is
+bootstrapped as a cluster of one, or waits blank to be joined (`joining`). `stop` hands leadership over, flushes
+and closes. An error that makes it unsafe to go on (`StorageError`, `InvariantViolation`, any bug in a turn of
+the core) stops the node at once: it neither votes nor acknowledges any more, and `wait_stopped` raises it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from raftkv.errors import RaftkvError, Unavailable
+from raftkv.kv import Command
+from raftkv.raft import Leadership
+from raftkv.runtime import wire
+from raftkv.runtime.calls import ClusterCalls
+from raftkv.runtime.joining import Joining
+from raftkv.runtime.lingering import LingeringPeers
+from raftkv.runtime.maintenance import Maintenance
+from raftkv.runtime.metrics import LogMetrics, NodeCollector
+from raftkv.runtime.opening import open_replica, reopen_blank, transport_settings
+from raftkv.runtime.replica import Done, Position, Replica
+from raftkv.runtime.settings import Settings
+from raftkv.runtime.snapshots import Snapshots
+from raftkv.runtime.status import stats_of
+from raftkv.storage import DataDirectory, Wal
+from raftkv.transport import PeerIdentity, Transport
+from raftkv.types import Configuration, Consistency, HardState, MemberId, SnapshotMetadata, WriteMode
+
+_log = logging.getLogger("raftkv.node")
+
+
+class Node:
+    """See the module; made by `Node.start`. Everything is for the loop's thread."""
+
+    def __init__(self, settings: Settings, directory: DataDirectory) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.replica: Replica
+        self.metrics_registry = CollectorRegistry()
+        self.loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped: asyncio.Future[None] = self.loop.create_future()
+        self._is_stopping = False
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._tick_due_s = 0.0
+        identity = directory.identity
+        self.transport = Transport(
+            PeerIdentity(identity.cluster_id, identity.member_id, settings.node_id), self, transport_settings(settings)
+        )
+        self._lingering = LingeringPeers(self.transport.set_peers, self.loop.time)
+        self.maintenance = Maintenance(
+            settings, lambda: self.replica, lambda: self.snapshots.needed_from(), self.failed
+        )
+        self.snapshots = Snapshots(self)
+        self.calls = ClusterCalls(self)
+        self.log_metrics = LogMetrics()
+        self.metrics_registry.register(NodeCollector(self))
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Node:
+        """Open, recover and begin to take part. Raises `DataDirectoryError`, `CorruptData` or `OSError` (port in use)."""
+        directory = await asyncio.to_thread(DataDirectory.open, settings.data_dir, settings.node_id)
+        try:
+            node = cls(settings, directory)
+            await node._start()
+        except BaseException:
+            directory.close()
+            raise
+        return node
+
+    async def _start(self) -> None:
+        joining = Joining(self)
+        self.replica = await open_replica(self, joining.should_bootstrap)
+        await self.transport.start(self.settings.raft_host, self.settings.raft_port)
+        self.configuration_in_force(self.replica.configuration)
+        self._tick_due_s = self.loop.time()
+        self._tick()
+        self.spawn(self.maintenance.run())
+        self.replica.campaign_if_alone()
+        self.spawn(joining.run())
+
+    # The API's view (`api.port.NodePort`)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.replica.gate.is_confirmed and bool(self.replica.leader)
+
+    def position(self) -> Position:
+        return self.replica.position()
+
+    def local_value(self, key: bytes) -> bytes | None:
+        return self.replica.local_value(key)
+
+    def read(self, key: bytes, consistency: Consistency, done: Done) -> None:
+        self.replica.read(key, consistency, done)
+
+    def submit(self, command: Command, done: Done, mode: WriteMode) -> None:
+        self.replica.submit(command, done, mode)
+
+    async def join(self, node_id: str, raft_address: str) -> wire.ChangeReply:
+        """See `Membership.join`; any node takes it and asks the leader."""
+        return await self.calls.join(wire.Join(node_id, raft_address))
+
+    async def remove(self, node_id: str) -> None:
+        """See `Membership.remove`; any node takes it and asks the leader."""
+        await self.calls.remove(wire.Remove(node_id))
+
+    async def transfer_leadership(self, node_id: str | None) -> None:
+        """Returns once another member leads. Raises `MembershipRefused` for no voter of that name, `Unavailable`."""
+        await self.calls.transfer(wire.Transfer(node_id or ""))
+
+    def stats(self) -> Mapping[str, Any]:
+        return stats_of(self.replica)
+
+    # Stopping
+
+    async def stop(self) -> None:
+        """Hand leadership over, end all work, flush, close. Idempotent; the data directory is free on return."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            if not self._stopped.done():
+                await self._hand_over()
+            await self._close()
+            if not self._stopped.done():
+                self._stopped.set_result(None)
+
+    async def wait_stopped(self) -> None:
+        """Returns when the node was stopped; raises what made it stop by itself."""
+        await asyncio.shield(self._stopped)
+
+    def failed(self, error: BaseException) -> None:
+        """Stop taking part at once; `stop` then only closes."""
+        if self._stopped.done():
+            return
+        _log.critical("the node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
+        self.replica.close_queues()
+        self.transport.set_peers({})
+        self._stopped.set_exception(error)
+        self._stopped.exception()  # retrieved here: a node that nobody waits for is not an unhandled error
+
+    async def _hand_over(self) -> None:
+        others = [m for m in self.replica.configuration.voters if m.member_id != self.replica.own.member_id]
+        if self.replica.is_leader and others:
+            await self.replica.hand_over(None, self.settings.shutdown_timeout_ms / 1000)
+
+    async def _close(self) -> None:
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self.replica.close_queues()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.transport.stop()
+        replica = self.replica
+        has_failed = self._stopped.done()
+
+        def close_files() -> None:
+            if not has_failed:
+                replica.machine.flush()
+            replica.log.wal.close()
+            replica.machine.close()
+            self.directory.close()
+
+        await asyncio.to_thread(close_files)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the node until it stops; an error that gets out of it stops the node."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error)
+
+    # Ticks
+
+    def _tick(self) -> None:
+        now_s = self.loop.time()
+        self.replica.clock.observe_lateness(now_s - self._tick_due_s)
+        self.replica.tick()
+        self._lingering.expire()
+        interval_s = self.settings.tick_interval_ms / 1000
+        self._tick_due_s = max(self._tick_due_s + interval_s, now_s)
+        if not self._stopped.done() or not self._is_stopping:
+            self._tick_handle = self.loop.call_at(self._tick_due_s, self._tick)
+
+    # ReplicaHooks
+
+    def send(self, member_id: MemberId, kind: int, payload: bytes) -> bool:
+        return self.transport.send(member_id, kind, payload)
+
+    def configuration_in_force(self, configuration: Configuration) -> None:
+        self._lingering.update(configuration, self.replica.own.member_id)
+
+    def leadership_known(self, leadership: Leadership) -> None:
+        leader = self.replica.leader_member()
+        name = leader.node_id if leader else (hex(leadership.leader) if leadership.leader else "nobody")
+        _log.info("now %s", leadership.role.value, extra={"leader": name})
+
+    def stream_snapshot(self, recipient: MemberId) -> None:
+        self.snapshots.send(recipient)
+
+    def install_snapshot(self, snapshot: SnapshotMetadata, hard_state: HardState | None) -> None:
+        self.spawn(self.snapshots.install(snapshot, hard_state))
+
+    def log_is_durable(self, wal: Wal, step_number: int) -> None:
+        """Reported by the log's thread through the loop."""
+        if wal is self.replica.log.wal:
+            self.replica.durable(step_number)
+
+    # TransportHandler
+
+    def on_frame(self, sender: MemberId, kind: int, payload: bytes) -> None:
+        self.replica.handle_frame(sender, kind, payload)
+
+    def on_unreachable(self, member_id: MemberId) -> None:
+        self.replica.unreachable(member_id)
+
+    def accept_peer(self, cluster_id: int, member_id: MemberId, node_id: str) -> str:
+        return "this node is stopping" if self._is_stopping or self._stopped.done() else ""
+
+    async def on_snapshot(self, sender: MemberId, chunks: AsyncIterator[bytes]) -> None:
+        await self.snapshots.receive(sender, chunks)
+
+    async def on_call(self, kind: int, payload: bytes) -> bytes:
+        if self._is_stopping or self._stopped.done():
+            raise Unavailable("this node is stopping")
+        return await self.calls.answer(kind, payload)
+
+    async def become_blank(self, request: wire.Absorb) -> None:
+        """Leave the empty cluster of one and start again as a blank server of another cluster."""
+        async with self.maintenance.state_lock:
+            replica = self.replica
+            replica.check_absorbable(request)
+            replica.close_queues()  # from here on nothing can be written that would be thrown away
+            _log.warning("leaving the empty cluster of one for another", extra={"cluster": hex(request.cluster_id)})
+            try:
+                self.replica = await reopen_blank(self, replica, request)
+            except BaseException as error:
+                self.failed(error)
+                raise
+        identity = self.directory.identity
+        self.transport.set_identity(PeerIdentity(identity.cluster_id, identity.member_id, self.settings.node_id))
+        self.configuration_in_force(self.replica.configuration)
