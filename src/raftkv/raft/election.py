@@ -114,7 +114,7 @@ def become_follower(state: RaftState, term: int, leader: MemberId) -> None:
 
 def campaign(state: RaftState, leadership_transfer: bool = False) -> None:
     """Nothing for a leader, or for a server that does not vote in its own latest configuration (Raft §6)."""
-    if state.role is Role.LEADER or (state.now_ticks < state.vote_hold_until and not leadership_transfer):
+    if state.role is Role.LEADER:
         return
     if not state.is_voter:
         if state.leader != NOBODY:

@@ -125,7 +125,8 @@ def _check_role(state: RaftState) -> None:
 def _check_leading(state: RaftState, leading: Leading) -> None:
     log = state.log
     require(log.last_term == state.current_term, "a leader whose log does not end in its own term")
-    require(log.term(leading.term_start_index) == state.current_term, "term_start_index is of another term")
+    start_index = max(leading.term_start_index, log.base_index)
+    require(log.term(start_index) == state.current_term, "term_start_index is of another term")
     members = [member_id for member_id in state.configuration.members() if member_id != state.member_id]
     regular = [peer.member_id for peer in leading.peers.values() if not peer.is_removed]
     require(regular == members, "replicating to {}, members are {}", regular, members)

@@ -32,7 +32,7 @@ PENDING_READ_MAX_COUNT = 1 << 16
 """Reads that wait for the leader, or at the leader; above it they are refused."""
 
 OPEN_ROUND_MAX_COUNT = 4
-"""Rounds that may be unconfirmed; above it reads gather for the next one, so a slow quorum means larger rounds."""
+"""Rounds with reads that may be unconfirmed; above it reads gather, so a slow quorum means larger rounds."""
 
 
 def request_read(state: RaftState, request_id: int, lease: bool) -> None:
@@ -90,7 +90,7 @@ def maybe_open_round(state: RaftState, leading: Leading) -> None:
     """Called when messages are about to be made: they will carry the new round."""
     if not leading.gathered_reads or state.commit_index < leading.term_start_index:
         return
-    if len(leading.rounds) < OPEN_ROUND_MAX_COUNT:
+    if sum(bool(read_round.requests) for read_round in leading.rounds) < OPEN_ROUND_MAX_COUNT:
         open_round(state, leading)
 
 
