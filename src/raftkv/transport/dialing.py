@@ -47,7 +47,8 @@ class TcpDialer:
 
         A cancellation closes what was opened.
         """
-        inbox = FrameInbox(capacity=1)
+        # The answer to the hello and, close behind it, a verdict that needs no more of us (a refused snapshot).
+        inbox = FrameInbox(capacity=2)
         connection = FrameConnection(MAX_HANDSHAKE_BYTES, inbox.put, inbox.end)
         connection.write_stall_timeout_s = self.write_stall_timeout_s
         host, port = parse_address(address)

@@ -68,17 +68,13 @@ _reply_decoder = msgspec.msgpack.Decoder(HelloReply)
 
 def encode_hello(identity: PeerIdentity, purpose: Purpose, recipient: MemberId) -> bytes:
     me = identity
-    return _encoder.encode(
-        Hello(MAGIC, PROTOCOL_VERSION, purpose, me.cluster_id, me.member_id, me.node_id, recipient)
-    )
+    return _encoder.encode(Hello(MAGIC, PROTOCOL_VERSION, purpose, me.cluster_id, me.member_id, me.node_id, recipient))
 
 
 def encode_reply(identity: PeerIdentity, refusal: ConnectionRefusal | None) -> bytes:
     text, reason = (str(refusal), refusal.reason.value) if refusal else ("", "")
     me = identity
-    return _encoder.encode(
-        HelloReply(MAGIC, PROTOCOL_VERSION, text, reason, me.cluster_id, me.member_id, me.node_id)
-    )
+    return _encoder.encode(HelloReply(MAGIC, PROTOCOL_VERSION, text, reason, me.cluster_id, me.member_id, me.node_id))
 
 
 def decode_hello(payload: bytes) -> Hello:

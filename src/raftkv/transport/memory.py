@@ -166,9 +166,7 @@ class MemoryNetwork:
 
 
 def _hello(identity: PeerIdentity, purpose: Purpose, recipient: MemberId) -> Hello:
-    return Hello(
-        MAGIC, PROTOCOL_VERSION, purpose, identity.cluster_id, identity.member_id, identity.node_id, recipient
-    )
+    return Hello(MAGIC, PROTOCOL_VERSION, purpose, identity.cluster_id, identity.member_id, identity.node_id, recipient)
 
 
 @dataclasses.dataclass(slots=True)
@@ -203,9 +201,7 @@ class MemoryTransport:
         self._addresses: dict[MemberId, str] = {}
         self._queued_bytes: dict[MemberId, int] = {}
         self.address = ""
-        self.services = Services(
-            handler, settings, self._stats, lambda _: PeerStats(), lambda _: None
-        )
+        self.services = Services(handler, settings, self._stats, lambda _: PeerStats(), lambda _: None)
 
     @property
     def stats(self) -> TransportStats:
@@ -248,7 +244,7 @@ class MemoryTransport:
             return False
         frame_bytes = HEADER_BYTES + len(payload)
         queued_bytes = self._queued_bytes.get(member_id, 0) + frame_bytes
-        if queued_bytes > self._settings.max_queue_bytes or self._refusal(member_id):
+        if queued_bytes > self._settings.max_queue_bytes or not self.address:
             stats.frames_dropped += 1
             stats.bytes_dropped += frame_bytes
             return False
@@ -256,6 +252,7 @@ class MemoryTransport:
         stats.frames_sent += 1
         stats.bytes_sent += frame_bytes
         packet = Packet(self.address, self._addresses[member_id], self._identity, member_id, kind, payload)
+        # Posted even if the other end is gone: that shows when it is delivered, as a lost connection does.
         self._network.post(packet)
         return True
 

@@ -131,9 +131,7 @@ class PeerLink:
             self._wake.clear()
             self._is_dialing = True
             try:
-                dialed = await self._dialer.dial(
-                    self.stats.address, self._identity, Purpose.PEER, self.member_id
-                )
+                dialed = await self._dialer.dial(self.stats.address, self._identity, Purpose.PEER, self.member_id)
             except (Unavailable, InvalidInput) as error:
                 self.stats.dial_failure_count += 1
                 self._note_down(str(error))

@@ -76,7 +76,7 @@ class Pipe:
 
 
 def open_pipe(source: str, destination: str) -> Pipe:
-    inbox = FrameInbox(capacity=1)
+    inbox = FrameInbox(capacity=2)
     outbound = FrameConnection(MAX_HANDSHAKE_BYTES, inbox.put, inbox.end)
     inbound = FrameConnection(MAX_HANDSHAKE_BYTES, inbox.put, inbox.end)
     pipe = Pipe(source, destination, inbound, outbound, inbox)
