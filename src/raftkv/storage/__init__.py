@@ -12,7 +12,9 @@ from raftkv.storage.disk import free_bytes, is_below_reserve
 from raftkv.storage.engine import RocksSettings, RocksStore
 from raftkv.storage.files import remove_tree
 from raftkv.storage.identity import Identity
+from raftkv.storage.inspection import LogSummary, StoppedDirectory
 from raftkv.storage.log_files import WalSettings, WalStats
+from raftkv.storage.log_inspect import InspectedRecord, Verdict
 from raftkv.storage.log_writer import WalStep
 from raftkv.storage.memory_log import MemoryLog
 from raftkv.storage.memory_store import MemoryStore
@@ -23,12 +25,16 @@ __all__ = [
     "DataDirectory",
     "Generation",
     "Identity",
+    "InspectedRecord",
+    "LogSummary",
     "MemoryLog",
     "MemoryStore",
     "RocksSettings",
     "RocksStore",
     "SnapshotSink",
     "SnapshotSource",
+    "StoppedDirectory",
+    "Verdict",
     "Wal",
     "WalSettings",
     "WalStats",

@@ -68,9 +68,7 @@ class DataDirectory:
         with files.explain(f"cannot open the data directory {path}"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (path / IDENTITY_NAME).exists():
-                _check_is_unused(
-                    path
-                )  # asked again under the lock; asked here so that a foreign directory gets no LOCK
+                _check_is_unused(path)  # and again under the lock; here so that a foreign directory gets no LOCK
             lock = DirectoryLock.acquire(path / LOCK_NAME)
             try:
                 return cls._open_locked(path, lock, node_id)
@@ -109,7 +107,7 @@ class DataDirectory:
     @property
     def current(self) -> Generation:
         """The generation that counts."""
-        return _generation(self.path, self._identity.generation)
+        return generation_of(self.path, self._identity.generation)
 
     def staging(self, name: str) -> Path:
         """A path in the staging area, on the same file system as the data; nothing exists there on return.
@@ -130,7 +128,7 @@ class DataDirectory:
         The caller fills both (a staged snapshot is renamed to `state_directory`) and calls `switch`. The log must
         carry over term and vote (HardState): forgetting a vote breaks election safety (Raft §5.2).
         """
-        generation = _generation(self.path, self._identity.generation + 1)
+        generation = generation_of(self.path, self._identity.generation + 1)
         with files.explain(f"cannot prepare {generation.directory}"):
             files.remove_tree(generation.directory)
             generation.directory.mkdir(mode=0o700)
@@ -176,7 +174,8 @@ class DataDirectory:
         self._lock.release()
 
 
-def _generation(path: Path, number: int) -> Generation:
+def generation_of(path: Path, number: int) -> Generation:
+    """Where generation `number` of a data directory is, whether it exists or not."""
     return Generation(path / f"generation-{number}", number)
 
 
@@ -191,7 +190,7 @@ def _new_identity(node_id: str) -> Identity:
 
 
 def _make_generation(path: Path, number: int) -> None:
-    generation = _generation(path, number)
+    generation = generation_of(path, number)
     files.remove_tree(generation.directory)
     generation.wal_directory.mkdir(mode=0o700, parents=True)
     generation.state_directory.mkdir(mode=0o700)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rocksdict import (
+    AccessType,
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
@@ -52,12 +53,16 @@ class RocksSettings:
 class RocksStore:
     """An open store; obeys `OrderedStore`. Any method may be called from any thread."""
 
-    def __init__(self, directory: Path, settings: RocksSettings | None = None) -> None:
-        """Opens the store in `directory`, making an empty one where there is none. Raises StorageError."""
+    def __init__(self, directory: Path, settings: RocksSettings | None = None, *, is_read_only: bool = False) -> None:
+        """Opens the store in `directory`, making an empty one where there is none. Raises StorageError.
+
+        Opened `is_read_only` nothing is made or changed, and writing fails.
+        """
         self._directory = directory
         self._write_options = _write_options()
         try:
-            self._db = Rdict(str(directory), _options(settings or RocksSettings()))
+            access = AccessType.read_only(error_if_log_file_exist=False) if is_read_only else AccessType.read_write()
+            self._db = Rdict(str(directory), _options(settings or RocksSettings()), access_type=access)
         except Exception as error:  # rocksdict raises plain Exception
             raise self._failure("open", error) from error
 
