@@ -19,7 +19,7 @@ import msgspec
 
 from raftkv.api.port import HttpSettings, NodePort
 from raftkv.api.request_errors import MalformedRequest, MethodNotAllowed, UnprocessableRequest
-from raftkv.errors import InvalidInput, RaftkvError, TooLarge, UnsupportedMediaType
+from raftkv.errors import InvalidInput, TooLarge, UnsupportedMediaType
 from raftkv.kv import Delete, Put
 from raftkv.types import Consistency, WriteMode
 
@@ -155,7 +155,7 @@ class KeyService:
         else:
             self.node.read(operation.key, operation.consistency, done)
         result = await answered
-        if isinstance(result, RaftkvError):
+        if isinstance(result, Exception):
             raise result
         return result
 

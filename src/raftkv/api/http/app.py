@@ -33,7 +33,7 @@ from raftkv.api.request_errors import (
     UnprocessableRequest,
 )
 from raftkv.api.service import KeyService, check_content_type
-from raftkv.errors import RaftkvError
+from raftkv.errors import NotLeader, RaftkvError
 
 logger = logging.getLogger("raftkv.http")
 
@@ -120,7 +120,7 @@ class _Handlers:
         )
         try:
             return operation_answer(operation, await self._service.perform(operation))
-        except RaftkvError as error:
+        except NotLeader as error:
             return error_answer(error, operation, _url(request))
 
     async def join(self, request: Request) -> Answer:

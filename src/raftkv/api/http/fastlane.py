@@ -28,6 +28,7 @@ from raftkv.api.http.routes import STORE, STORE_KEY
 from raftkv.api.http.shared import Shared
 from raftkv.api.service import PREFIX, ROOT, Operation, ReadOperation
 from raftkv.errors import KeyNotFound, RaftkvError
+from raftkv.kv import Put
 from raftkv.types import Consistency
 
 logger = logging.getLogger("raftkv.http")
@@ -98,7 +99,7 @@ class FastLane(Connection):
                         and not key.translate(None, PLAIN_KEY)
                     ):
                         self._start_shortcut(key, started_s)
-                        self._node.read(key, Consistency.LINEARIZABLE, self._linearizable_done)
+                        self._read_confirmed(key)
                         return
         elif method == b"POST" and url in {ROOT, PREFIX} and len(self._urls) == 1 and len(self._body_parts) == 1:
             content_type = headers.get(b"Content-Type") or headers.get(b"content-type")
@@ -109,8 +110,7 @@ class FastLane(Connection):
                     self.take()  # finds the same error again, and answers it
                     return
                 self._start_shortcut(command.key, started_s)
-                self._value = command.value
-                self._node.submit(command, self._written_done, self._mode)
+                self._submit(command)
                 return
         self.take()
 
@@ -120,10 +120,10 @@ class FastLane(Connection):
         node, heads = self._node, self._heads
         try:
             value = node.local_value(key)
-        except RaftkvError:
+        except Exception:  # noqa: BLE001 - `begin` meets it again, and answers it
             value = None
         if value is None:
-            self.take()  # asks again, and says what is wrong
+            self.take()
             return
         position = node.position()
         if position is not heads.position:
@@ -140,6 +140,21 @@ class FastLane(Connection):
         self._key = key
         self._started_s = started_s
         self._is_busy = True
+
+    def _submit(self, command: Put) -> None:
+        self._value = command.value
+        try:
+            self._node.submit(command, self._written_done, self._mode)
+        except Exception as error:
+            logger.exception("HTTP: the node cannot take a write")
+            self._answer_error("POST", STORE, error)
+
+    def _read_confirmed(self, key: bytes) -> None:
+        try:
+            self._node.read(key, Consistency.LINEARIZABLE, self._linearizable_done)
+        except Exception as error:
+            logger.exception("HTTP: the node cannot take a read")
+            self._answer_error("GET", STORE_KEY, error)
 
     def _written(self, result: Any) -> None:
         """The node's answer to a put. Must not raise: it runs among the answers of a whole batch."""

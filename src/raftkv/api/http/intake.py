@@ -14,7 +14,6 @@ Invariants
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import httptools
@@ -24,8 +23,6 @@ from raftkv.api.http.request import CHECK_SIZE, PLAIN_HEADERS, Request
 from raftkv.api.http.shared import Shared
 from raftkv.api.request_errors import ExpectationFailed, HeaderTooLarge, MalformedRequest, UrlTooLong
 from raftkv.errors import RaftkvError, TooLarge
-
-logger = logging.getLogger("raftkv.http")
 
 
 class Intake(HttpToolsProtocol):
@@ -89,10 +86,8 @@ class Intake(HttpToolsProtocol):
                 self._receive(rest)
             return
         except httptools.HttpParserCallbackError as error:
-            # A bug of ours: an answer, and the end of this connection only.
-            cause = error.__context__ or error
-            logger.exception("HTTP: cannot take a request in", exc_info=cause)
-            self.refuse(cause)
+            # A bug of ours: logged with its answer, and the end of this connection only.
+            self.refuse(error.__context__ or error)
             return
         except httptools.HttpParserError as error:
             self.refuse(MalformedRequest(f"this is not HTTP/1.1: {error!s}"))
