@@ -101,7 +101,7 @@ class Settings:
     join: tuple[str, ...] = setting(
         Unit.ADDRESSES,
         (),
-        "HTTP addresses of members to join through, tried in turn until one works. Ignored once "
+        "Raft addresses of members to join through, tried in turn until one works. Ignored once "
         "the node belongs to a cluster.",
         group=_CLUSTER,
     )

@@ -1,0 +1,135 @@
+"""Real nodes in this process: real files, real sockets on loopback, small limits; waiting is for events, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from raftkv.errors import RaftkvError
+from raftkv.kv import Delete, Put
+from raftkv.runtime import Node, Settings
+from raftkv.types import Consistency, WriteMode
+
+DEADLINE_S = 20.0
+MIB = 1 << 20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def small_settings(directory: Path, node_id: str, **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "node_id": node_id,
+        "data_dir": directory / node_id,
+        "raft_port": free_port(),
+        "server_port": free_port(),
+        "segment_size_bytes": 256 * 1024,
+        "flush_interval_bytes": 64 * 1024,
+        "log_retention_bytes": 0,
+        "disk_reserve_bytes": 0,
+        "write_buffer_bytes": MIB,
+        "block_cache_bytes": MIB,
+        "join_timeout_ms": 15_000,
+        "request_timeout_ms": 10_000,
+        "start_read_wait_ms": 60_000,
+    }
+    return Settings(**{**values, **changes})
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Poll the event loop's state; there is no event for "all nodes agree"."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+    assert condition(), what
+
+
+async def submit(node: Node, command: Any, mode: WriteMode = WriteMode.FORWARD) -> Any:
+    """The result of one command; raises the error that it ended with."""
+    outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    node.submit(command, outcome.set_result, mode)
+    result = await asyncio.wait_for(outcome, DEADLINE_S)
+    if isinstance(result, RaftkvError):
+        raise result
+    return result
+
+
+async def put(node: Node, key: str, value: str) -> Any:
+    return await submit(node, Put(key.encode(), value.encode()))
+
+
+async def delete(node: Node, key: str) -> Any:
+    return await submit(node, Delete(key.encode()))
+
+
+async def get(node: Node, key: str, consistency: Consistency = Consistency.LINEARIZABLE) -> str | None:
+    outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    node.read(key.encode(), consistency, outcome.set_result)
+    result = await asyncio.wait_for(outcome, DEADLINE_S)
+    if isinstance(result, RaftkvError):
+        raise result
+    return None if result is None else result.value.decode()
+
+
+class Cluster:
+    """Nodes by name; each is stopped at the end, whatever happened."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.nodes: dict[str, Node] = {}
+        self.settings: dict[str, Settings] = {}
+
+    async def start(self, node_id: str, **changes: Any) -> Node:
+        """Start `node_id`, with the settings of its last start unless changes are given."""
+        if changes or node_id not in self.settings:
+            self.settings[node_id] = small_settings(self.directory, node_id, **changes)
+        node = self.nodes[node_id] = await Node.start(self.settings[node_id])
+        return node
+
+    async def stop(self, node_id: str) -> None:
+        await self.nodes.pop(node_id).stop()
+
+    async def join(self, through: str, node_id: str) -> None:
+        reply = await self.nodes[through].join(node_id, self.settings[node_id].raft_address)
+        assert reply.is_complete, reply.progress
+
+    async def form(self, *node_ids: str, **changes: Any) -> list[Node]:
+        """Start them all and join them to the first."""
+        for node_id in node_ids:
+            await self.start(node_id, **changes)
+        first = self.nodes[node_ids[0]]
+        await until(lambda: first.is_ready, "the first node leads itself")
+        for node_id in node_ids[1:]:
+            await self.join(node_ids[0], node_id)
+        return [self.nodes[node_id] for node_id in node_ids]
+
+    def leader(self) -> Node:
+        return next(node for node in self.nodes.values() if node.replica.is_leader)
+
+    async def agree(self) -> None:
+        """Every node has applied what the leader has, and holds the same state."""
+        await until(lambda: any(node.replica.is_leader for node in self.nodes.values()), "a leader")
+        index = self.leader().replica.machine.last_applied
+        await until(
+            lambda: all(node.replica.machine.last_applied >= index for node in self.nodes.values()), "all caught up"
+        )
+        hashes = {node_id: node.replica.machine.state_hash() for node_id, node in self.nodes.items()}
+        assert len(set(hashes.values())) == 1, hashes
+
+
+@contextlib.asynccontextmanager
+async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(directory)
+    try:
+        yield cluster
+    finally:
+        for node in cluster.nodes.values():
+            await node.stop()
