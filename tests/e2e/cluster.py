@@ -70,10 +70,11 @@ class Cluster:
         return [node for node in self.running() if node is not leader]
 
     def wait_level(self, *nodes: Node, timeout_s: float = 20.0) -> None:
-        """Until the nodes (default: all that run) have applied what the leader has committed by now."""
+        """Until the nodes (default: all that run) are ready and have applied what the leader has committed by now."""
         target = int(self.leader(nodes or None).stats()["commit_index"])
         for node in nodes or self.running():
             eventually(lambda node=node: node.applied_index() >= target, f"{node.node_id} is level", timeout_s)  # type: ignore[misc]
+            node.wait_ready()
 
     def logs(self) -> str:
         return "\n\n".join(f"---- {node.node_id}\n{node.log()}" for node in self.nodes.values())
