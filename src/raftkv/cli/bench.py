@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -133,19 +134,19 @@ def _row(kind: str, run: LoadRun, elapsed_seconds: float) -> dict[str, Any]:
 
 
 def _table(results: list[dict[str, Any]], connections: int, value_bytes: int, elapsed_seconds: float) -> Table:
-    title = f"{connections} connections, values of {value_bytes} bytes, {elapsed_seconds:.1f} s"
-    table = Table(title=title, border_style="dim")
-    for heading in ("request", "done", "per second", *(name for _, name in _QUANTILES), "longest", "failures"):
+    title = f"{connections} connections, values of {value_bytes} bytes, {elapsed_seconds:.1f} s; latencies in ms"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    for heading in ("request", "done", "per s", *(name for _, name in _QUANTILES), "longest", "failures"):
         table.add_column(heading, justify="left" if heading in {"request", "failures"} else "right")
     for row in results:
-        times = [f"{row[f'{name}_ms']:.2f} ms" for _, name in _QUANTILES]
+        times = [f"{row[f'{name}_ms']:.2f}" for _, name in _QUANTILES]
         failures = ", ".join(f"{count} × {what}" for what, count in row["failures"].items()) or "none"
         table.add_row(
             row["request"],
             f"{row['count']:,}",
             f"{row['per_second']:,.0f}",
             *times,
-            f"{row['longest_ms']:.2f} ms",
+            f"{row['longest_ms']:.2f}",
             failures,
         )
     return table

@@ -59,9 +59,9 @@ def _guarded(part: str, problems: list[str], read: Any) -> dict[str, Any]:
 def _identity(stopped: StoppedDirectory) -> dict[str, Any]:
     identity = stopped.identity
     return {
-        "node id": identity.node_id,
-        "cluster id": f"{identity.cluster_id:016x}",
-        "member id": f"{identity.member_id:016x}",
+        "node_id": identity.node_id,
+        "cluster_id": f"{identity.cluster_id:016x}",
+        "member_id": f"{identity.member_id:016x}",
         "format": identity.format_version,
         "generation": identity.generation,
     }
@@ -71,13 +71,13 @@ def _log(log: LogSummary) -> dict[str, Any]:
     configuration = log.base.configuration
     return {
         "entries": f"{log.first_index} to {log.last_index}" if log.last_index >= log.first_index else "none",
-        "last term": log.last_term,
-        "current term": log.hard_state.current_term,
-        "voted for": f"{log.hard_state.voted_for:016x}" if log.hard_state.voted_for else "nobody",
-        "cut up to": f"{log.base.last_index} of term {log.base.last_term}",
-        "voters at the cut": ", ".join(member.node_id for member in configuration.voters) or "none",
+        "last_term": log.last_term,
+        "current_term": log.hard_state.current_term,
+        "voted_for": f"{log.hard_state.voted_for:016x}" if log.hard_state.voted_for else "nobody",
+        "cut_up_to": f"{log.base.last_index} of term {log.base.last_term}",
+        "voters_at_the_cut": ", ".join(member.node_id for member in configuration.voters) or "none",
         "segments": log.segment_count,
-        "unfinished write": f"{log.torn_bytes} bytes" if log.torn_bytes else "none",
+        "unfinished_write": f"{log.torn_bytes} bytes" if log.torn_bytes else "none",
     }
 
 
@@ -106,9 +106,9 @@ def _state(stopped: StoppedDirectory) -> dict[str, Any]:
     with closing(KeyValueMachine(stopped.state())) as machine:
         keys = sum(1 for _ in machine.scan(b"", None))
         return {
-            "applied up to": f"{machine.last_applied} of term {machine.last_applied_term}",
+            "applied_up_to": f"{machine.last_applied} of term {machine.last_applied_term}",
             "revision": machine.revision,
-            "compacted up to": machine.compact_revision or "nothing",
+            "compacted_up_to": machine.compact_revision or "nothing",
             "keys": keys,
             "digest": machine.state_hash(),
         }
@@ -119,7 +119,7 @@ def _print(report: dict[str, Any]) -> None:
     for part in ("identity", "log", "records", "state"):
         table = Table(title=part, title_justify="left", show_header=False, box=None, padding=(0, 2))
         for name, value in report[part].items():
-            table.add_row(name, str(value))
+            table.add_row(name.replace("_", " "), str(value))
         out.print(table if report[part] else f"{part}\n  could not be read", highlight=False)
     for problem in report["problems"]:
         out.print(problem, style="bold red", markup=False, highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -186,12 +186,9 @@ def _text_field(body: Any, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _subclasses(kind: type[RaftkvError]) -> Iterator[type[RaftkvError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _subclasses(child)
-
-
-_ERRORS_BY_CODE = {
-    re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in _subclasses(errors.Rejected)
+_ERRORS_BY_CODE: dict[str, type[RaftkvError]] = {
+    re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, Rejected)
 }
+"""`code` is a class name in snake case. Only those of `raftkv.errors`: what else is loaded must not matter."""

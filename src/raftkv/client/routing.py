@@ -22,6 +22,7 @@ from raftkv.errors import InvalidInput, NotLeader, OutcomeUnknown, Unavailable
 
 PAUSE_FIRST_SECONDS = 0.02
 PAUSE_LAST_SECONDS = 0.5
+LAST_TRY_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ def route(
 ) -> Generator[Step, Result, Answer]:
     """Carry out `call` within `timeout_seconds` by `clock`; see the module's invariant."""
     deadline = clock() + timeout_seconds
+    # A write that is sent with too little time left ends as "outcome unknown", which is worse than a clear refusal.
+    last_start = deadline - min(timeout_seconds / 4, LAST_TRY_SECONDS)
     server = servers.preferred
     asked: set[str] = set()
     pause_seconds = PAUSE_FIRST_SECONDS
@@ -134,13 +137,13 @@ def route(
             following = next((url for url in servers if url not in asked), "")
         if not following:
             # Everyone was asked; what is in the way, such as an election, needs time.
-            if clock() + pause_seconds >= deadline:
+            if clock() + pause_seconds >= last_start:
                 raise failure
             yield Pause(pause_seconds * random.uniform(0.5, 1.0))
             pause_seconds = min(pause_seconds * 2, PAUSE_LAST_SECONDS)
             asked.clear()
             following = _leader_url(failure) or servers.after(server)
-        if clock() >= deadline:
+        if clock() >= last_start:
             raise failure
         server = following
 

@@ -1,0 +1,81 @@
+"""`raftkv serve`: its flags are the table of settings, and a real process serves and stops as told."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from raftkv.client import Client
+from raftkv.runtime import SETTINGS
+from tests.cli.command import Command
+from tests.cli.processes import free_ports, interrupt, raftkv_process, read_until
+
+
+def test_help_shows_every_setting_with_its_environment_name(raftkv: Command) -> None:
+    text = raftkv("serve", "--help").out
+    for spec in SETTINGS.values():
+        assert spec.flag in text
+        assert spec.environment in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), "raftkv: error: node_id: required; give it as --node-id or RAFT_NODE_ID (environment)"),
+        (("--node-id", "a b", "--data-dir", "d"), "raftkv: error: --node-id: 'a b' is not a name"),
+        (("--config", "missing.toml"), "raftkv: error: --config missing.toml: cannot be read"),
+    ],
+)
+def test_wrong_settings_end_it_before_anything_is_made(
+    raftkv: Command, words: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = raftkv("serve", *words)
+    assert done.exit_code == 2
+    assert done.err.startswith(expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_serves_by_the_reference_environment_and_stops_cleanly(tmp_path: Path, number: int) -> None:
+    server_port, raft_port = free_ports(2)
+    environment = {"SERVER_PORT": str(server_port), "RAFT_PORT": str(raft_port)}
+    environment |= {"RAFT_NODE_ID": "node1", "RAFT_VOL_DIR": "node_1_data"}
+    for value in ("first", "second"):
+        with raftkv_process("serve", cwd=tmp_path, **environment) as process:
+            assert "listening" in read_until(process.stderr, lambda line: "listening" in line)[-1]
+            with Client(f"127.0.0.1:{server_port}") as client:
+                if value == "second":
+                    assert client.get("foo").value == "first"
+                client.put("foo", value)
+            _, log = interrupt(process, number)
+        assert process.returncode == 0, log
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    (raft_port,) = free_ports(1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = ("serve", "--node-id", "n", "--data-dir", "d", "--server-port", port, "--raft-port", str(raft_port))
+        with raftkv_process(*words, cwd=tmp_path) as process:
+            _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "raftkv: error: " in log.splitlines()[-1]
+    assert port in log.splitlines()[-1]
+
+
+def test_a_directory_that_is_in_use_ends_with_the_storage_code(tmp_path: Path) -> None:
+    ports = free_ports(4)
+    words = ("serve", "--node-id", "n", "--data-dir", "d", "--server-port")
+    with raftkv_process(*words, str(ports[0]), "--raft-port", str(ports[1]), cwd=tmp_path) as first:
+        read_until(first.stderr, lambda line: "listening" in line)
+        with raftkv_process(*words, str(ports[2]), "--raft-port", str(ports[3]), cwd=tmp_path) as second:
+            _, log = second.communicate(timeout=60)
+        assert second.returncode == 7
+        assert f"in use by the process with pid {first.pid}" in log
+        interrupt(first)
