@@ -112,11 +112,24 @@ def become_follower(state: RaftState, term: int, leader: MemberId) -> None:
     state.votes = {}
 
 
+def can_campaign(state: RaftState) -> bool:
+    """A voter; or one whose removal is in its log and not known to be committed.
+
+    The second case is rare and needed (Thesis §4.2.2, figure 4.6): of two servers the leader removes itself and crashes
+    while only it has that entry. The other cannot win against the longer log, so the removed one must lead once
+    more, without counting itself. Once the removal is committed it never campaigns again.
+    """
+    if state.is_voter:
+        return True
+    index = state.configuration_index
+    return index > state.commit_index and state.configurations.at(index - 1)[1].is_voter(state.member_id)
+
+
 def campaign(state: RaftState, leadership_transfer: bool = False) -> None:
-    """Nothing for a leader, or for a server that does not vote in its own latest configuration (Raft §6)."""
-    if state.role is Role.LEADER:
+    """Nothing for a leader, nor while a candidate's vote for itself is still being written: its disk is stuck."""
+    if state.role is Role.LEADER or (state.role is Role.CANDIDATE and not state.is_hard_state_durable):
         return
-    if not state.is_voter:
+    if not can_campaign(state):
         if state.leader != NOBODY:
             become_follower(state, state.current_term, NOBODY)
         return

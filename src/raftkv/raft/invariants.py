@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from raftkv.errors import require
 from raftkv.raft.configurations import configuration_problem, decode_configuration
+from raftkv.raft.election import can_campaign
 from raftkv.raft.leading import Leading
 from raftkv.raft.log import size_bytes
 from raftkv.raft.progress import ProgressState
@@ -111,7 +112,7 @@ def _check_role(state: RaftState) -> None:
         require(state.leader == state.member_id, "a leader that follows {}", state.leader)
     if state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
         require(state.leader == NOBODY, "a {} that follows {}", state.role, state.leader)
-        require(state.is_voter, "a {} that is no voter", state.role)
+        require(can_campaign(state), "a {} that is no voter", state.role)
     if state.role is Role.CANDIDATE:
         require(state.voted_for == state.member_id, "a candidate that voted for {}", state.voted_for)
     require(not (state.leading is not None and state.forwarded_reads), "a leader that asks a leader")

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raftkv.errors import ConfigurationInProgress, MembershipRefused
+from raftkv.raft import reads
 from raftkv.raft.configurations import configuration_problem, encode_configuration
 from raftkv.raft.leading import Leading
 from raftkv.raft.progress import Progress, ProgressState
@@ -75,6 +76,7 @@ def append_configuration(state: RaftState, leading: Leading, configuration: Conf
     data = encode_configuration(configuration)
     state.append((Entry(index, state.current_term, EntryKind.CONFIGURATION, data),))
     refresh_peers(state, leading)
+    reads.maybe_confirm(state, leading)  # a smaller quorum may have answered already
     state.needs_flush = True
     return index
 

@@ -13,6 +13,7 @@ true after a restore (matrixone#24966).
 
 from __future__ import annotations
 
+from raftkv.errors import require
 from raftkv.raft.follower import follow
 from raftkv.raft.messages import InstallSnapshot, InstallSnapshotReply
 from raftkv.raft.progress import ProgressState
@@ -65,6 +66,12 @@ def snapshot_sent(state: RaftState, member_id: MemberId, ok: bool) -> None:
 
 def compacted(state: RaftState) -> None:
     state.log.compact()
+    require(
+        state.log.base_index <= state.last_applied,
+        "the log was cut up to {}, but only {} is applied",
+        state.log.base_index,
+        state.last_applied,
+    )
     state.configurations.compact(state.log.base_index)
 
 
