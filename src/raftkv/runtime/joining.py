@@ -1,11 +1,12 @@
 """How a node finds its cluster when it starts.
 
-| its directory | its settings      | what it does                                                          |
-| ---           | ---               | ---                                                                   |
-| has a cluster | any               | takes part; tells the leader if its own addresses have changed        |
-| fresh         | none              | bootstraps a cluster of one, ready to be joined to another            |
-| fresh         | `join`            | stays blank and asks the given members to join it, until one does     |
-| fresh         | `initial_cluster` | first of the list: bootstraps, unless another one has a cluster already; the others: join |
+| its directory | its settings      | what it does                                                       |
+| ---           | ---               | ---                                                                |
+| has a cluster | any               | takes part; tells the leader if its own addresses have changed     |
+| fresh         | none              | bootstraps a cluster of one, ready to be joined to another         |
+| fresh         | `join`            | stays blank and asks the given members to join it, until one does  |
+| fresh         | `initial_cluster` | the first listed bootstraps, unless another one has a cluster; the |
+|               |                   | others join                                                        |
 
 A fresh first node asks the others before it bootstraps, because its disk may have been wiped while the cluster
 lives on: a second cluster of the same name would then be born beside it.

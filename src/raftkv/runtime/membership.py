@@ -116,8 +116,8 @@ class Membership:
             data = await self._call(raft_address, wire.CallKind.PROBE, wire.Probe(), PROBE_TIMEOUT_S)
         except RaftkvError as error:
             raise MembershipRefused(
-                f"{node_id} was not joined: {raft_address} does not answer as a raftkv node ({error}); nothing was changed. "
-                "Start the node first and check its raft address"
+                f"{node_id} was not joined: {raft_address} does not answer as a raftkv node ({error}); nothing was "
+                "changed. Start the node first and check its raft address"
             ) from error
         reply = wire.decode(data, wire.ProbeReply)
         if reply.node_id != node_id:
@@ -148,8 +148,8 @@ class Membership:
         if target.has_user_data or target.member_count > 1:
             why = "holds data of its own" if target.has_user_data else f"is one of {target.member_count} members"
             raise MembershipRefused(
-                f"{target.node_id} at {raft_address} {why} in another cluster; joining would throw that away. Nothing was "
-                "changed. To join it all the same, stop it, empty its data directory and start it again"
+                f"{target.node_id} at {raft_address} {why} in another cluster; joining would throw that away. Nothing "
+                "was changed. To join it all the same, stop it, empty its data directory and start it again"
             )
         request = wire.Absorb(core.cluster_id, target.cluster_id, target.member_id, core.configuration)
         data = await self._call(raft_address, wire.CallKind.ABSORB, request, self._join_timeout_s)
@@ -222,7 +222,7 @@ class Membership:
     def _leading(self) -> MembershipCore:
         core = self._core()
         if not core.is_leader:
-            raise NotLeader()
+            raise NotLeader
         return core
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a node: read from its state when somebody scrapes, so that the hot path counts nothing twice."""
+"""Prometheus metrics of a node: read from its state at each scrape, so that the hot path counts nothing twice."""
 
 from __future__ import annotations
 

@@ -55,9 +55,7 @@ class Node:
             PeerIdentity(identity.cluster_id, identity.member_id, settings.node_id), self, transport_settings(settings)
         )
         self._lingering = LingeringPeers(self.transport.set_peers, self.loop.time)
-        self.maintenance = Maintenance(
-            settings, lambda: self.replica, lambda: self.snapshots.needed_from(), self.failed
-        )
+        self.maintenance = Maintenance(settings, lambda: self.replica, self._log_needed_from, self.failed)
         self.snapshots = Snapshots(self)
         self.calls = ClusterCalls(self)
         self.log_metrics = LogMetrics()
@@ -65,7 +63,10 @@ class Node:
 
     @classmethod
     async def start(cls, settings: Settings) -> Node:
-        """Open, recover and begin to take part. Raises `DataDirectoryError`, `CorruptData` or `OSError` (port in use)."""
+        """Open, recover and begin to take part.
+
+        Raises `DataDirectoryError`, `CorruptData`, or `OSError` when a port is in use.
+        """
         directory = await asyncio.to_thread(DataDirectory.open, settings.data_dir, settings.node_id)
         try:
             node = cls(settings, directory)
@@ -193,6 +194,9 @@ class Node:
         self._tick_due_s = max(self._tick_due_s + interval_s, now_s)
         if not self._stopped.done() or not self._is_stopping:
             self._tick_handle = self.loop.call_at(self._tick_due_s, self._tick)
+
+    def _log_needed_from(self) -> int:
+        return self.snapshots.needed_from()
 
     # ReplicaHooks
 

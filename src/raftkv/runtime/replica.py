@@ -384,13 +384,20 @@ class Replica:
             self.wake()
 
     async def hand_over(self, target: MemberId | None, timeout_s: float) -> bool:
-        """Transfer leadership; true once this replica leads no more (Thesis §3.10)."""
+        """Transfer leadership; true once this replica leads no more (Thesis §3.10).
+
+        The core gives up on an heir that does not take over within an election timeout, for it may have just
+        stopped too; without a `target` another one is then tried.
+        """
         deadline_s = self._loop.time() + timeout_s
-        self.raft.transfer_leadership(target)
-        self.wake()
+        retry_s = (self.settings.election_timeout_ms + 2 * self.settings.tick_interval_ms) / 1000
         while self.is_leader and self._loop.time() < deadline_s and not self._is_closed:
+            if self.raft.status().transfer_target == NOBODY:
+                self.raft.transfer_leadership(target)
+                self.wake()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.until_configuration_event(), max(0.001, deadline_s - self._loop.time()))
+                remaining_s = max(0.001, deadline_s - self._loop.time())
+                await asyncio.wait_for(self.until_configuration_event(), min(retry_s, remaining_s))
         return not self.is_leader
 
     def last_contact(self) -> str:
@@ -435,7 +442,7 @@ class Replica:
                 self.forwarding.flush(self.leader)
             self.reads.flush()
             self.driver.process()
-        except Exception as error:  # whatever it is, going on could break a promise: the node stops
+        except Exception as error:  # noqa: BLE001 - whatever it is, going on could break a promise: the node stops
             self._hooks.failed(error)
 
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -466,8 +473,8 @@ class Replica:
 
     def _disk_full(self) -> DiskFull:
         return DiskFull(
-            f"less than disk_reserve_bytes ({self.settings.disk_reserve_bytes}) is free under {self.settings.data_dir}: "
-            "delete data or make room; reads go on"
+            f"less than disk_reserve_bytes ({self.settings.disk_reserve_bytes}) is free under "
+            f"{self.settings.data_dir}: delete data or make room; reads go on"
         )
 
     def _notify_configuration(self) -> None:
