@@ -46,6 +46,11 @@ class RawPeer:
                 heard += data
         return bytes(heard)
 
+    def finish(self) -> None:
+        """Say that nothing more will be said; the other side may have hung up already."""
+        with contextlib.suppress(OSError):
+            self.writer.write_eof()
+
     async def close(self) -> None:
         self.writer.close()
         with contextlib.suppress(ConnectionError):

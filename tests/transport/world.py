@@ -52,6 +52,7 @@ class Recorder:
         self.accepted: list[int] = []
         self.refusal = ""
         self.frame_error: Exception | None = None
+        self.react: Callable[[], object] | None = None
         self.answer: Callable[[int, bytes], Coroutine[Any, Any, bytes]] | None = None
         self.take: Callable[[int, AsyncIterator[bytes]], Coroutine[Any, Any, None]] | None = None
         self.chunks: list[bytes] = []
@@ -66,6 +67,8 @@ class Recorder:
             raise self.frame_error
         self.frames.append((sender, kind, payload))
         self.note()
+        if self.react is not None:
+            self.react()
 
     def on_unreachable(self, member_id: int) -> None:
         self.unreachable.append(member_id)
@@ -130,6 +133,10 @@ class World:
         self.network = network
         self.nodes: list[Node] = []
 
+    @staticmethod
+    def identity_of(member_id: int, cluster_id: int = CLUSTER_ID) -> PeerIdentity:
+        return PeerIdentity(cluster_id, member_id, f"node{member_id}")
+
     async def start(
         self,
         member_id: int,
@@ -140,7 +147,7 @@ class World:
         handler: Recorder | None = None,
     ) -> Node:
         handler = handler or Recorder()
-        identity = PeerIdentity(cluster_id, member_id, f"node{member_id}")
+        identity = self.identity_of(member_id, cluster_id)
         transport: PeerTransport
         if self.network is None:
             transport = Transport(identity, handler, settings)

@@ -56,7 +56,6 @@ class FrameConnection(asyncio.Protocol):
         self.write_stall_timeout_s = 5.0
         self.is_open = False
         self._transport: asyncio.Transport | None = None
-        self._early: list[bytes] = []
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
         self._unmoved_bytes = 0
@@ -69,15 +68,8 @@ class FrameConnection(asyncio.Protocol):
         _set_socket_options(tcp)
         self._transport = tcp
         self.is_open = True
-        for data in self._early:
-            self.data_received(data)
-        self._early.clear()
 
     def data_received(self, data: bytes) -> None:
-        if self._transport is None:
-            # The TLS upgrade of an accepted connection reads before it tells us our transport.
-            self._early.append(data)
-            return
         try:
             self.decoder.feed(data)
         except PeerProtocolError as error:

@@ -31,8 +31,8 @@ HEADER_BYTES = HEADER.size
 MAX_HANDSHAKE_BYTES = 64 << 10
 """The largest payload that is read from a connection that has not said a valid hello."""
 
-FIRST_RESERVED_KIND = 0xF0
-"""Kinds from here up belong to the transport; the application's are 0 to 0xEF."""
+MAX_NODE_KIND = 0xEF
+"""Kinds up to here mean what the node says; those above belong to the transport."""
 
 FrameHandler: TypeAlias = Callable[[int, bytes], None]
 """Called with (kind, payload). May raise `PeerProtocolError` to end the connection."""
@@ -93,13 +93,15 @@ def encode_frame(kind: int, payload: bytes) -> bytes:
 class FrameDecoder:
     """Bytes in, whole verified frames out, without I/O.
 
-    `on_frame` and `max_payload_bytes` may be replaced from within `on_frame`; they hold from the next frame on.
+    `on_frame`, `max_payload_bytes` and `max_kind` may be changed from within `on_frame`; they hold from the next
+    frame on.
     """
 
-    __slots__ = ("_partial", "max_payload_bytes", "on_frame", "traffic")
+    __slots__ = ("_partial", "max_kind", "max_payload_bytes", "on_frame", "traffic")
 
     def __init__(self, max_payload_bytes: int, on_frame: FrameHandler) -> None:
         self.max_payload_bytes = max_payload_bytes
+        self.max_kind = 255
         self.on_frame = on_frame
         self.traffic = Traffic()
         self._partial = bytearray()
@@ -117,8 +119,8 @@ class FrameDecoder:
         frame_count = 0
         while stop - offset >= HEADER_BYTES:
             length, crc, kind, group = HEADER.unpack_from(data, offset)
-            if length > self.max_payload_bytes or group:
-                self._refuse_header(length, group)
+            if length > self.max_payload_bytes or group or kind > self.max_kind:
+                self._refuse_header(length, group, kind)
             start = offset + HEADER_BYTES
             end = start + length
             if end > stop:
@@ -148,8 +150,8 @@ class FrameDecoder:
                 return len(data)
         header: tuple[int, int, int, int] = HEADER.unpack_from(partial)
         length, crc, kind, group = header
-        if length > self.max_payload_bytes or group:
-            self._refuse_header(length, group)
+        if length > self.max_payload_bytes or group or kind > self.max_kind:
+            self._refuse_header(length, group, kind)
         missing = HEADER_BYTES + length - len(partial)
         with memoryview(data) as view:
             partial += view[taken : taken + missing]
@@ -164,8 +166,12 @@ class FrameDecoder:
         self.on_frame(kind, payload)
         return taken + missing
 
-    def _refuse_header(self, length: int, group: int) -> None:
+    def _refuse_header(self, length: int, group: int, kind: int) -> None:
         if length > self.max_payload_bytes:
             text = f"a frame announces {length} bytes, the limit here is {self.max_payload_bytes}"
             raise ConnectionRefusal(RefusalReason.OVERSIZE, text)
-        raise ConnectionRefusal(RefusalReason.GROUP, f"a frame is for Raft group {group}, this node has only group 0")
+        if group:
+            raise ConnectionRefusal(
+                RefusalReason.GROUP, f"a frame is for Raft group {group}, this node has only group 0"
+            )
+        raise ConnectionRefusal(RefusalReason.UNEXPECTED, f"unexpected frame of kind {kind}")

@@ -5,17 +5,17 @@ A new connection may send one frame of at most 64 KiB, a valid hello, within `ha
 through within a round trip, so those who linger are the ones to lose. (Refusing the newest instead would let
 a few idle sockets lock every node out.) Whatever goes wrong, only that connection ends, and is counted.
 
-TLS is started by us after the accept rather than by the loop's server, because the loop's server tells
-nobody about connections that never finish their TLS handshake, so they could not be bounded.
+Connections are accepted here rather than by the loop's server, because that one tells nobody about
+connections that have not finished their TLS handshake, so those could not be bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
 
 from raftkv.errors import PeerProtocolError
 from raftkv.transport.connection import FrameConnection
@@ -29,6 +29,28 @@ from raftkv.transport.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 
+BACKLOG = 128
+ACCEPT_RETRY_S = 0.5
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on every address that `host` has, all on one port; raises `OSError` and then leaves none."""
+    addresses = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    bound: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(addresses):
+            chosen_port = bound[0].getsockname()[1] if bound else address[1]
+            sock = socket.create_server((address[0], chosen_port, *address[2:]), family=family, backlog=BACKLOG)
+            sock.setblocking(False)
+            bound.append(sock)
+    except OSError:
+        for sock in bound:
+            sock.close()
+        raise
+    return bound
+
 
 class Inbound:
     """One accepted connection, from the accept to its end. It is counted from the first moment."""
@@ -36,7 +58,8 @@ class Inbound:
     def __init__(self, on_hello: Callable[[Inbound, bytes], None], on_lost: Callable[[Inbound], None]) -> None:
         self.hello: Hello | None = None
         self.when_lost: Callable[[str], None] | None = None
-        self.raw_transport: asyncio.Transport | None = None
+        self.setup: asyncio.Task[None] | None = None
+        self.accepted: socket.socket | None = None
         self.connection = FrameConnection(MAX_HANDSHAKE_BYTES, self._on_frame, self._on_lost)
         self._on_hello = on_hello
         self._listener_on_lost = on_lost
@@ -44,8 +67,11 @@ class Inbound:
     def abort(self, reason: str) -> None:
         """End it at whatever stage it is; its end is reported later, as every loss is."""
         self.connection.abort(reason)
-        if self.raw_transport is not None:
-            self.raw_transport.abort()
+        if self.setup is not None:
+            self.setup.cancel()
+        if self.accepted is not None:
+            # The setup has not begun and never will; from its beginning on the socket is the loop's to close.
+            self.accepted.close()
 
     def _on_frame(self, kind: int, payload: bytes) -> None:
         if kind != FrameKind.HELLO:
@@ -56,20 +82,6 @@ class Inbound:
         self._listener_on_lost(self)
         if self.when_lost is not None:
             self.when_lost(reason)
-
-
-class _TlsGate(asyncio.Protocol):
-    """What an accepted socket is until TLS takes over: it reads nothing itself."""
-
-    def __init__(self, inbound: Inbound, listener: Listener) -> None:
-        self._inbound = inbound
-        self._listener = listener
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tcp = cast(asyncio.Transport, transport)
-        tcp.pause_reading()
-        self._inbound.raw_transport = tcp
-        self._listener.start_tls(self._inbound, tcp)
 
 
 class Listener:
@@ -88,24 +100,26 @@ class Listener:
         self._stats = stats
         self._tls = tls
         self._services = services
-        self._server: asyncio.Server | None = None
-        self._tls_tasks = TaskSet()
+        self._sockets: list[socket.socket] = []
+        self._accepting = TaskSet()
+        self._setups = TaskSet()
         self._open: set[Inbound] = set()
         self._handshakes: dict[Inbound, asyncio.TimerHandle] = {}
 
     async def start(self, host: str, port: int) -> int:
-        self._server = await asyncio.get_running_loop().create_server(self._accept, host, port)
-        return int(self._server.sockets[0].getsockname()[1])
+        self._sockets = await bind(host, port)
+        for listening in self._sockets:
+            self._accepting.spawn(self._accept_forever(listening), name=f"accept on {listening.getsockname()}")
+        return int(self._sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        await self._accepting.stop()
+        for listening in self._sockets:
+            listening.close()
         for inbound in tuple(self._open):
             inbound.abort("this node is stopping")
-        await self._tls_tasks.stop()
+        await self._setups.stop()
         await self._services.stop()
-        if self._server is not None:
-            await self._server.wait_closed()
 
     def drop_peers(self, reason: str) -> None:
         """End accepted peer connections and snapshots; calls go on."""
@@ -113,7 +127,20 @@ class Listener:
             if inbound.hello is not None and inbound.hello.purpose is not Purpose.CALL:
                 inbound.abort(reason)
 
-    def _accept(self) -> asyncio.Protocol:
+    async def _accept_forever(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                # Out of descriptors, most likely: without a pause this would spin until somebody closes one.
+                logger.warning("cannot accept connections on the peer port: %s", error)
+                await asyncio.sleep(ACCEPT_RETRY_S)
+            else:
+                self._admit(accepted)
+
+    def _admit(self, accepted: socket.socket) -> None:
+        """Count the connection from its first moment, and bring it to where it can say hello."""
         if len(self._handshakes) >= self._settings.max_handshakes:
             self._refuse(next(iter(self._handshakes)), RefusalReason.TOO_MANY, "too many connections without a hello")
         inbound = Inbound(self._shake_hands, self._forget)
@@ -128,30 +155,21 @@ class Listener:
             "no hello in time",
         )
         self._count()
-        return inbound.connection if self._tls is None else _TlsGate(inbound, self)
+        inbound.accepted = accepted
+        inbound.setup = self._setups.spawn(self._set_up(inbound, accepted), name="set up an accepted connection")
 
-    def start_tls(self, inbound: Inbound, raw: asyncio.Transport) -> None:
-        self._tls_tasks.spawn(self._upgrade(inbound, raw), name="tls handshake")
-
-    async def _upgrade(self, inbound: Inbound, raw: asyncio.Transport) -> None:
-        if self._tls is None or inbound not in self._handshakes:
-            raw.abort()
-            return
+    async def _set_up(self, inbound: Inbound, accepted: socket.socket) -> None:
+        inbound.accepted = None
         try:
-            transport = await asyncio.get_running_loop().start_tls(
-                raw,
-                inbound.connection,
-                self._tls,
-                server_side=True,
-                ssl_handshake_timeout=self._settings.handshake_timeout_ms / 1000,
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: inbound.connection,
+                accepted,
+                ssl=self._tls,
+                # Longer than our own limit, which counts what it ends.
+                ssl_handshake_timeout=2 * self._settings.handshake_timeout_ms / 1000 if self._tls else None,
             )
         except OSError as error:
             self._refuse(inbound, RefusalReason.TLS, f"TLS handshake failed: {error}")
-            return
-        if transport is None or inbound not in self._open:
-            raw.abort()
-        else:
-            inbound.connection.connection_made(transport)
 
     def _shake_hands(self, inbound: Inbound, payload: bytes) -> None:
         self._end_handshake(inbound)
@@ -174,7 +192,7 @@ class Listener:
         """End a connection that has not shaken hands."""
         self._note_refused(inbound, ConnectionRefusal(reason, text))
         inbound.abort(text)
-        # A socket that is still in the hands of TLS does not report its loss, so it is forgotten here.
+        # A connection that is still being set up does not report its loss, so it is forgotten here.
         self._forget(inbound)
 
     def _note_refused(self, inbound: Inbound, error: PeerProtocolError) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from raftkv.transport.calls import serve_call
 from raftkv.transport.connection import FrameConnection, refuse_frame
 from raftkv.transport.contract import TransportHandler
-from raftkv.transport.framing import ConnectionRefusal, RefusalReason
+from raftkv.transport.framing import MAX_NODE_KIND, ConnectionRefusal, RefusalReason
 from raftkv.transport.handshake import Hello, Purpose
 from raftkv.transport.settings import TransportSettings
 from raftkv.transport.snapshots import SnapshotReceiver
@@ -86,6 +86,7 @@ class Services:
         if former is not None:
             former.abort("the peer has dialled again")
         connection.decoder.max_payload_bytes = self._settings.max_frame_bytes
+        connection.decoder.max_kind = MAX_NODE_KIND
         connection.decoder.traffic = self._peer_traffic(sender)
         connection.decoder.on_frame = functools.partial(self._handler.on_frame, sender)
         self._on_inbound(sender)
@@ -97,6 +98,7 @@ class Services:
 
     def _await_call(self, connection: FrameConnection) -> Callable[[str], None]:
         connection.decoder.max_payload_bytes = self._settings.max_call_bytes
+        connection.decoder.max_kind = MAX_NODE_KIND
         connection.decoder.on_frame = functools.partial(self._start_call, connection)
         # The request must follow as promptly as the hello did, since a waiting call holds a place.
         self._waiting_calls[connection] = asyncio.get_running_loop().call_later(
