@@ -8,6 +8,7 @@ a crash may leave that (only the last burst of the last segment that has any byt
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 
 import msgspec
@@ -16,12 +17,16 @@ from raftkv.errors import CorruptData, DataDirectoryError
 from raftkv.storage.disk import FileOps, read_fully
 from raftkv.storage.log_index import LogIndex, pack_position
 from raftkv.storage.record import (
+    BURST_SIZE_BYTES,
+    HEAD,
     BadRecord,
     Record,
     RecordType,
+    decode_burst,
     decode_entry_place,
     decode_hard_state,
     decode_index,
+    decode_record,
 )
 from raftkv.storage.scan import Damage, SegmentScan, first_written, written_stop
 from raftkv.storage.segment import (
@@ -114,6 +119,8 @@ class LogReader:
 
     def _judge(self, segment: Segment, damage: Damage, is_last: bool, data: bytes) -> None:
         """Refuse damage; note what to cut where a write was torn."""
+        if damage.burst_offset == 0 and (sequence := _claimed_sequence(data)) not in {None, segment.sequence}:
+            raise CorruptData(str(segment.path), 0, f"this is segment {sequence:016x} under another name")
         # An older segment is removed only when a newer one is known to hold a whole burst.
         is_first_write = damage.burst_offset == 0 and not self.used and segment.sequence != FIRST_SEQUENCE
         if not damage.is_torn or not is_last or is_first_write:
@@ -177,6 +184,19 @@ class LogReader:
                     raise BadRecord(f"a record of type {record.type} does not belong here")
         except (BadRecord, msgspec.MsgspecError) as error:
             raise CorruptData(str(segment.path), record.offset, str(error)) from error
+
+
+def _claimed_sequence(data: bytes) -> int | None:
+    """Of which segment these are the whole first records; None when they are of none."""
+    try:
+        length = HEAD.unpack_from(data, BURST_SIZE_BYTES)[0]
+        at = BURST_SIZE_BYTES + HEAD.size
+        sequence = decode_header(data[at : at + length]).sequence
+        decode_burst(decode_record(data, 0, len(data), sequence))
+        decode_record(data, BURST_SIZE_BYTES, len(data), sequence)
+    except (BadRecord, struct.error, msgspec.MsgspecError):
+        return None
+    return sequence
 
 
 def _decode_header(path: str, record: Record) -> SegmentHeader:

@@ -1,8 +1,9 @@
 """A disk in memory that behaves as badly as a real one may: `FileOps` with power cuts, errors and a capacity.
 
 What is not synced may be lost in part: after `power_on` each sector written since the file's last sync holds either
-its new or its old bytes, chosen one by one. Names made, renamed or removed since the last sync of a directory may be lost
-too, but only the latest ones: a journaling file system keeps their order, and one sync commits all of them.
+its new or its old bytes, chosen one by one. Names made, renamed or removed since the last sync of a directory may be
+lost too, each on its own. After a failed sync what was written stays readable, and is lost for good unless it is
+written again: a later sync succeeds without it, as on Linux.
 
 One thread. A sector is written as a whole or not at all (what SQLite calls powersafe overwrite).
 """
@@ -39,10 +40,15 @@ class _File:
         self.unsynced.update(_sectors(offset, stop))
 
     def sync(self) -> None:
-        self.durable[:] = self.content
+        self._keep(lambda: True)
         self.unsynced.clear()
 
     def crash(self, keeps: Callable[[], bool]) -> None:
+        self._keep(keeps)
+        self.content[:] = self.durable
+        self.unsynced.clear()
+
+    def _keep(self, keeps: Callable[[], bool]) -> None:
         for sector in sorted(self.unsynced):
             if keeps():
                 start = sector * SECTOR_SIZE_BYTES
@@ -50,8 +56,6 @@ class _File:
                 if start > len(self.durable):
                     self.durable.extend(bytes(start - len(self.durable)))
                 self.durable[start : start + len(new)] = new
-        self.content[:] = self.durable
-        self.unsynced.clear()
 
 
 def _sectors(start: int, stop: int) -> range:
@@ -82,8 +86,12 @@ class MemoryDisk:
     def power_on(self, choose: random.Random | None = None) -> None:
         """Begin anew with what survived: of the unsynced nothing, or what `choose` decides. Handles are void."""
         histories = [self._durable_files, *self._name_history, self._files]
-        survived = histories[choose.randrange(len(histories))] if choose is not None else histories[0]
-        files = set(self._files.values()) | {file for names in histories for file in names.values()}
+        survived: dict[Path, _File] = {}
+        for path in sorted({path for names in histories for path in names}):
+            names = choose.choice(histories) if choose is not None else histories[0]
+            if path in names:
+                survived[path] = names[path]
+        files = {id(file): file for names in histories for file in names.values()}.values()
         # Whole runs of sectors are kept or lost about as often as a mixture of both.
         share = choose.choice((0.0, 0.2, 0.5, 0.8, 1.0)) if choose is not None else 0.0
         for file in files:
@@ -91,7 +99,12 @@ class MemoryDisk:
         self._files = dict(survived)
         self._durable_files = dict(survived)
         self._name_history.clear()
+        self.restart_process()
+
+    def restart_process(self) -> None:
+        """Only the handles are gone, and all planned faults: what was written is still in the page cache."""
         self._handles.clear()
+        self._read_only.clear()
         self._is_off = False
         self.operations_left = None
         self.errors.clear()
@@ -125,9 +138,7 @@ class MemoryDisk:
     def open(self, path: Path, *, create: bool = False, read_only: bool = False) -> int:
         if not create:
             self._look()
-            if path not in self._files:
-                raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-            handle = self._handle(self._files[path])
+            handle = self._handle(self._find(path))
             if read_only:
                 self._read_only.add(handle)
             return handle
@@ -167,7 +178,11 @@ class MemoryDisk:
         self._end()
 
     def sync(self, handle: int) -> None:
-        self._begin("sync")
+        try:
+            self._begin("sync")
+        except OSError:
+            self._handles[handle].unsynced.clear()  # marked clean, though they were not written
+            raise
         if self.operations_left != 0:  # otherwise the power goes off before it is done
             self._handles[handle].sync()
         self._end()
@@ -178,18 +193,21 @@ class MemoryDisk:
 
     def rename(self, old: Path, new: Path) -> None:
         self._begin("rename")
+        file = self._find(old)
         self._note_names()
-        self._files[new] = self._files.pop(old)
+        del self._files[old]
+        self._files[new] = file
         self._end()
 
     def remove(self, path: Path) -> None:
         self._begin("remove")
+        self._find(path)
         self._note_names()
         del self._files[path]
         self._end()
 
     def sync_directory(self, directory: Path) -> None:
-        del directory  # one commit of the journal is for all of them
+        del directory  # there is no use for more than one yet
         self._begin("sync_directory")
         if self.operations_left != 0:
             self._durable_files = dict(self._files)
@@ -197,6 +215,11 @@ class MemoryDisk:
         self._end()
 
     # ---- faults
+
+    def _find(self, path: Path) -> _File:
+        if path not in self._files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        return self._files[path]
 
     def _handle(self, file: _File) -> int:
         self._next_handle += 1

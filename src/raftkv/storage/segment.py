@@ -7,6 +7,7 @@ appending then changes no metadata, which makes a sync a third faster than on bl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from pathlib import Path
@@ -99,7 +100,7 @@ def round_up(size_bytes: int) -> int:
 
 
 def make_segment(files: FileOps, directory: Path, sequence: int, size_bytes: int) -> Segment:
-    """A new segment full of zeros; durable on return, its name too. An error leaves at most a temporary file."""
+    """A new segment full of zeros; durable on return, its name too. An error gives the space back."""
     path = segment_path(directory, sequence)
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     handle = files.open(temporary, create=True)
@@ -108,8 +109,11 @@ def make_segment(files: FileOps, directory: Path, sequence: int, size_bytes: int
         write_zeros(files, handle, 0, size_bytes)
         files.rename(temporary, path)
         files.sync_directory(directory)
-    except BaseException:
+    except BaseException as error:
         files.close(handle)
+        if isinstance(error, OSError):
+            with contextlib.suppress(OSError):
+                files.remove(temporary)
         raise
     return Segment(sequence, path, handle, size_bytes)
 

@@ -6,6 +6,7 @@ cannot be removed, those behind it wait.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from pathlib import Path
 from raftkv.storage.disk import Executor, FileOps
 from raftkv.storage.segment import Segment, enlarge_segment, make_segment, round_up
 
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _log = logging.getLogger(__name__)
 
 
@@ -41,13 +43,18 @@ class SegmentSupply:
             )
 
     def take(self, sequence: int, needed_bytes: int) -> Segment:
-        """Segment `sequence`, of at least `needed_bytes`, waiting for it if it must. Raises `OSError`."""
+        """Segment `sequence`, of at least `needed_bytes`, waiting for it if it must. Raises `OSError`.
+
+        There may be space again since making it failed, so that is tried once more; any other failure is final.
+        """
         future, self._next = self._next, None
         segment: Segment | None = None
         if future is not None:
             try:
                 segment = future.result()
             except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise  # a failed write or sync is never tried again, see wal.py
                 _log.warning("the next log segment could not be made ahead of its use, trying again: %s", error)
         if segment is None:
             size = max(self._segment_size_bytes, round_up(needed_bytes))
