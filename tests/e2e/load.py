@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Self
 
 from tests.e2e.curl import Connection, NoAnswer
@@ -80,14 +81,15 @@ class Writers:
     def _work(self, worker: int) -> None:
         start = worker % len(self._nodes)
         in_turn = [*self._nodes[start:], *self._nodes[:start]]
-        connections = itertools.cycle([node.connect() for node in in_turn])
-        connection = next(connections)
-        for number in itertools.count():
-            if self._stopping.is_set():
-                break
-            if not self._store(connection, f"{self._prefix}-{worker}-{number}"):
-                connection = next(connections)
-                self._stopping.wait(0.01)  # do not spin against a node that is down
+        with ExitStack() as stack:
+            connections = itertools.cycle([stack.enter_context(node.connect()) for node in in_turn])
+            connection = next(connections)
+            for number in itertools.count():
+                if self._stopping.is_set():
+                    break
+                if not self._store(connection, f"{self._prefix}-{worker}-{number}"):
+                    connection = next(connections)
+                    self._stopping.wait(0.01)  # do not spin against a node that is down
 
     def _store(self, connection: Connection, key: str) -> bool:
         try:

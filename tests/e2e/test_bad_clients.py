@@ -7,8 +7,8 @@ import socket
 from contextlib import closing, suppress
 
 from tests.e2e.cluster import Cluster
-from tests.e2e.curl import NoAnswer
 from tests.e2e.node import Node
+from tests.e2e.waiting import eventually
 
 
 def open_socket(port: int) -> socket.socket:
@@ -111,14 +111,7 @@ def test_connections_that_only_stay_open_keep_nobody_out(cluster: Cluster) -> No
     node = cluster.add("node1", max_connections=64, idle_timeout_ms=500).start().wait_ready()
     idle = [open_socket(node.http_port) for _ in range(200)]
     try:
-        for _ in range(100):  # the limit may bite at first; idle connections make room
-            try:
-                if node.store("still", "served").status == 200:
-                    break
-            except NoAnswer:
-                continue
-        else:
-            raise AssertionError("nobody was served")
+        eventually(lambda: node.store("still", "served").status == 200, "idle connections make room")
     finally:
         for connection in idle:
             connection.close()
