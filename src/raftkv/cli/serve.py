@@ -36,7 +36,7 @@ def serve(config: Path | None = None, **flags: str | None) -> None:
 
 async def run_node(settings: Settings) -> None:
     """Run a node with its HTTP interface until a signal asks it to stop. Raises what stops it otherwise."""
-    from raftkv.api.http.server import HttpServer
+    from raftkv.api.http import HttpServer
     from raftkv.runtime import Node
 
     node: Node | None = None

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from raftkv.raft import Effects, Leadership, Message, RaftNode
-from raftkv.raft.effects import ConfirmedRead
+from raftkv.raft import ConfirmedRead, Effects, Leadership, Message, RaftNode
 from raftkv.storage import WalStep
 from raftkv.types import Configuration, Entry, HardState, MemberId, SnapshotMetadata
 

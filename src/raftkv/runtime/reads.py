@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raftkv.errors import ReadTimeout, ShuttingDown
-from raftkv.raft.effects import ConfirmedRead
+from raftkv.raft import ConfirmedRead
 
 Done = Callable[[Any], None]
 Read = Callable[[], Any]

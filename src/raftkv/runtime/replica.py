@@ -30,8 +30,16 @@ from raftkv.errors import (
     RaftkvError,
 )
 from raftkv.kv import KeyValueMachine
-from raftkv.raft import AppendEntries, Leadership, Message, RaftNode, RaftSettings, decode_message, encode_message
-from raftkv.raft.effects import ConfirmedRead
+from raftkv.raft import (
+    AppendEntries,
+    ConfirmedRead,
+    Leadership,
+    Message,
+    RaftNode,
+    RaftSettings,
+    decode_message,
+    encode_message,
+)
 from raftkv.runtime import wire
 from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
