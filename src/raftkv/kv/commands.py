@@ -50,12 +50,12 @@ def encode_batch(commands: Sequence[Command]) -> bytes:
     return _encoder.encode(commands)
 
 
-def decode_batch(data: bytes) -> list[Command]:
-    """Raises StorageError for anything that is not exactly one batch."""
+def decode_batch(data: bytes, index: int = 0) -> list[Command]:
+    """Raises StorageError, naming the entry `index`, for anything that is not exactly one batch."""
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError as error:
         raise StorageError(
-            f"a committed log entry holds no batch of commands that this version can read ({error}); "
+            f"the committed log entry {index} holds no batch of commands that this version can read ({error}): "
             "the log is damaged or was written by a newer version"
         ) from error

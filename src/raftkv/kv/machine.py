@@ -70,7 +70,9 @@ class KeyValueMachine:
         if not entries:
             return []
         self._check_contiguous(entries)
-        batches = [decode_batch(entry.data) if entry.kind == EntryKind.COMMANDS else [] for entry in entries]
+        batches = [
+            decode_batch(entry.data, entry.index) if entry.kind == EntryKind.COMMANDS else [] for entry in entries
+        ]
         batch = self._store.new_batch()
         step = Step(self._store, batch, self.revision, self.compact_revision)
         step.fetch(itertools.chain.from_iterable(batches))

@@ -24,6 +24,7 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     Checkpoint,
+    DbClosedError,
     DBCompressionType,
     Options,
     Rdict,
@@ -126,7 +127,13 @@ class RocksStore:
             raise self._failure("copy", error) from error
 
     def close(self) -> None:
-        self._db.close()
+        """Flushes what is not flushed yet: a start after a clean stop then has nothing to apply again."""
+        try:
+            self._db.close()
+        except DbClosedError:
+            return
+        except Exception as error:
+            raise self._failure("close", error) from error
 
     def property(self, name: str) -> int:
         """A RocksDB integer property such as `rocksdb.estimate-num-keys`; 0 when it has none of that name."""
