@@ -88,7 +88,7 @@ class World:
         client.close()
         return reply
 
-    async def ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Reply:
+    async def ask(self, method: str, target: str, body: bytes | None = None, /, **headers: str) -> Reply:
         return await self.raw(request(method, target, body, **headers), method)
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -106,7 +106,7 @@ class World:
             client.close()
 
 
-def request(method: str, target: str, body: bytes | None = None, **headers: str) -> bytes:
+def request(method: str, target: str, body: bytes | None = None, /, **headers: str) -> bytes:
     """`content_type="text/plain"` is the header `content-type`; a body has type JSON unless said otherwise."""
     lines = [f"{method} {target} HTTP/1.1", "Host: test"]
     if body is not None:
@@ -116,12 +116,12 @@ def request(method: str, target: str, body: bytes | None = None, **headers: str)
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
-def store(key: str, value: bytes, **headers: str) -> bytes:
+def store(key: str, value: bytes, /, **headers: str) -> bytes:
     return request("POST", "/store", b'{"key":%b,"value":%b}' % (json.dumps(key).encode(), value), **headers)
 
 
 def play(
-    scenario: Callable[[World], Awaitable[None]], lane: str = "fast", node: FakeNode | None = None, **settings: Any
+    scenario: Callable[[World], Awaitable[None]], lane: str = "fast", node: FakeNode | None = None, /, **settings: Any
 ) -> None:
     """Run `scenario` against a fresh server on a lane, and stop it."""
 

@@ -151,6 +151,13 @@ class Connection(Intake):
         """The request under way is answered."""
         self._is_busy = False
         if not self._is_quiet:
+            self.after_answer()
+
+    def after_answer(self) -> None:
+        """For what `finished` leaves when the connection is not quiet."""
+        if self._is_draining:
+            self._end()  # the answer said so; what waits behind it was not begun, and the client knows
+        else:
             self._settle()
 
     def _settle(self) -> None:
@@ -189,7 +196,7 @@ class Connection(Intake):
         self._is_quiet = False
         self._backlog.clear()
         self.stop_parsing()
-        if self._has_eof:
+        if self._has_eof or self._is_draining:
             self.transport.close()
             return
         self.transport.write_eof()

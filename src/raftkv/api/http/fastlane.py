@@ -177,7 +177,7 @@ class FastLane(Connection):
             self.transport.abort()
         self._is_busy = False
         if not self._is_quiet:
-            self._settle()
+            self.after_answer()
 
     def _read_linearizable(self, result: Any) -> None:
         """The node's answer to a linearizable read that took the shortcut; as `_written`."""
@@ -200,7 +200,7 @@ class FastLane(Connection):
             self.transport.abort()
         self._is_busy = False
         if not self._is_quiet:
-            self._settle()
+            self.after_answer()
 
     def _answer_error(self, method: str, route: str, error: BaseException) -> None:
         request = Request(method.encode(), b"", "1.1", {}, b"", keep_alive=True)

@@ -62,9 +62,10 @@ class HttpServer:
 
         After `shutdown_timeout_ms` the rest is cut off. Call it while the node still answers.
         """
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
+        server.close()
         self._shared.heads.close()
         self._refusals.close()
         for connection in self._connections():
@@ -80,8 +81,7 @@ class HttpServer:
         for task in (*self._periodic, *self._shared.state.tasks):
             task.cancel()
         await asyncio.gather(*self._periodic, *self._shared.state.tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await server.wait_closed()
         self._node.metrics_registry.unregister(self.metrics)
 
     def _accept(self) -> asyncio.Protocol:
