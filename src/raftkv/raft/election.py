@@ -50,6 +50,16 @@ def has_heard_leader(state: RaftState) -> bool:
     return state.leader != NOBODY and state.election_elapsed < state.settings.election_timeout_ticks
 
 
+def promise_no_vote(state: RaftState) -> None:
+    """A leader may count its lease from what we answer now, so the promise must outlive our knowing of that leader.
+
+    A newer term heard by accident (a late answer to somebody's failed candidacy) makes us forget the leader, but not
+    what it was promised (Thesis §6.4.1).
+    """
+    if state.settings.lease_reads:
+        state.vote_hold_until = state.now_ticks + state.settings.election_timeout_ticks
+
+
 # Terms
 
 

@@ -22,11 +22,12 @@ def follow(state: RaftState, leader: MemberId) -> bool:
     """A leader of our term spoke. False when we know another one: the message cannot be genuine (Raft §5.2)."""
     if state.leader == leader and state.role is Role.FOLLOWER:
         state.election_elapsed = 0
-        return True
-    if state.leader != NOBODY:
+    elif state.leader == NOBODY:
+        election.become_follower(state, state.current_term, leader)
+    else:
         state.ignored_count += 1
         return False
-    election.become_follower(state, state.current_term, leader)
+    election.promise_no_vote(state)
     return True
 
 

@@ -4,7 +4,7 @@ Three states, as a follower can be in only one of them:
 
 - probe: it is not known where the logs agree. One message at a time, the next one after an answer or at a
   heartbeat.
-- replicate: `match_index` is known, so entries are sent without waiting (pipelined, Raft §10.2 of the thesis),
+- replicate: `match_index` is known, so entries are sent without waiting (pipelined, Thesis §10.2.2),
   within a window of messages and bytes. `next_index` runs ahead of what was acknowledged.
 - snapshot: it needs entries that the leader's log no longer has. Nothing but heartbeats is sent until the
   snapshot arrived or failed.

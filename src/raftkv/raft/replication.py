@@ -1,4 +1,4 @@
-"""The sending half of log replication (Raft §5.3; pipelining Thesis §10.2.1).
+"""The sending half of log replication (Raft §5.3; pipelining Thesis §10.2.2).
 
 Inputs only change state; what to send is decided once, in `flush`, when the driver asks for it. So all proposals of one
 turn share a message, and one message carries everything a follower needs: entries, commit index, heartbeat and the

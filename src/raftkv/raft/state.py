@@ -99,6 +99,7 @@ class RaftState:
         self.draw_election_timeout()
         # A lease counts on followers refusing votes for an election timeout after they answered (Thesis §6.4.1).
         # A restart forgets when that was, so a server that took part in a term first waits it out.
+        # See also `election.promise_no_vote`.
         may_owe_lease = settings.lease_reads and self.current_term > 0 and self.voters.all != (self.member_id,)
         self.vote_hold_until = settings.election_timeout_ticks if may_owe_lease else 0
 
