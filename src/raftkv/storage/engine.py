@@ -14,7 +14,7 @@ separately, and the prefix would hold for each alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
+    RdictIter,
     ReadOptions,
     WriteOptions,
 )
@@ -91,24 +92,29 @@ class RocksStore:
     def scan(self, start: bytes, stop: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         if stop <= start:
             return iter(())
+        options = ReadOptions()
+        if not reverse:  # going down, `_read` stops: rocksdict 0.3.29 takes a lower bound for an upper one
+            options.set_iterate_upper_bound(stop)
         try:
-            if reverse:  # rocksdict 0.3.29 takes a lower bound for an upper one, so `_read` checks the lower end
-                items = self._db.items(backwards=True, from_key=stop)
-            else:
-                options = ReadOptions()
-                options.set_iterate_upper_bound(stop)
-                items = self._db.items(from_key=start, read_opt=options)
+            place = self._db.iter(options)
+            place.seek_for_prev(stop) if reverse else place.seek(start)
         except Exception as error:
             raise self._failure("read", error) from error
-        return self._read(cast("Iterator[tuple[bytes, bytes]]", items), start, stop)
+        return self._read(place, place.prev if reverse else place.next, start, stop)
 
-    def _read(self, items: Iterator[tuple[bytes, bytes]], start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _read(
+        self, place: RdictIter, advance: Callable[[], None], start: bytes, stop: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """rocksdict's own `items()` would be shorter, but it takes a damaged block for the end of the data."""
         try:
-            for item in items:
-                if item[0] < start:
+            while place.valid():
+                key = place.key()
+                if key < start:
                     return
-                if item[0] != stop:  # going down begins at `stop` itself
-                    yield item
+                if key != stop:  # going down begins at `stop` itself
+                    yield key, place.value()
+                advance()
+            place.status()
         except Exception as error:
             raise self._failure("read", error) from error
 
