@@ -99,7 +99,11 @@ class Proposals:
         waiting = self._waiting
         if waiting:
             batch = waiting[-1]
-            if len(batch.dones) < self._batch_max_count and batch.bytes_count + bytes_count <= self._batch_max_bytes:
+            if (
+                len(batch.dones) < self._batch_max_count
+                and batch.bytes_count + bytes_count <= self._batch_max_bytes
+                and batch.dones[0] is not _WHOLE_BATCH  # a forwarded batch takes nobody else in: its answer is one
+            ):
                 batch.commands.append(command)
                 batch.dones.append(done)
                 batch.bytes_count += bytes_count
