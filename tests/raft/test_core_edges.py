@@ -1,0 +1,227 @@
+"""Corners of the core that no figure of the paper draws: each was once wrong somewhere, here or elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.errors import InvariantViolation
+from raftkv.raft import (
+    AppendEntries,
+    AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    Message,
+    PreVote,
+    PreVoteReply,
+    ReadIndexReply,
+    RequestVote,
+    TimeoutNow,
+)
+from raftkv.types import Configuration, Entry, EntryKind, Role, SnapshotMetadata
+from tests.raft.cluster import Cluster
+from tests.raft.harness import alone, append, command, configuration, entries_of_terms, vote_request
+from tests.raft.story import leader_with_log
+
+HUGE = (1 << 63) - 1
+
+
+def test_a_removed_leader_may_be_the_only_one_that_can_finish_its_removal() -> None:
+    """Thesis §4.2.2, figure 4.6: S1 of two removes itself and crashes when only its log says so."""
+    cluster = Cluster((1, 2))
+    cluster.elect(1)
+    cluster[1].propose_configuration((2,))
+    for _ in range(50):
+        if cluster[1].status.configuration == configuration((2,)):
+            break
+        cluster.deliver()
+    cluster.lose_all()
+    cluster.crash(1)
+    cluster.restart(1)
+    assert cluster[1].status.configuration == configuration((2,))
+    assert cluster[2].status.configuration.is_joint
+    cluster.tick_until(lambda: cluster[2].role is Role.LEADER)
+    cluster.tick(100)
+    assert cluster[2].status.configuration == configuration((2,))
+    assert cluster[2].role is Role.LEADER
+    assert cluster[1].role is Role.FOLLOWER
+
+
+def test_a_leader_whose_disk_stands_still_stops_leading() -> None:
+    """consul#22064: it goes on hearing a majority, but nothing can be answered here."""
+    server = leader_with_log([], term=1)
+    server.is_disk_held = True
+    server.propose(b"x")
+    for _ in range(3 * server.settings.election_timeout_ticks):
+        server.accept_appends((2, 3))
+        server.tick()
+        if server.role is not Role.LEADER:
+            break
+    assert server.role is Role.FOLLOWER
+
+
+def test_a_candidate_with_a_stuck_disk_does_not_run_through_terms() -> None:
+    server = alone(voters=(1,), pre_vote=False)
+    server.is_disk_held = True
+    server.tick(20 * server.settings.election_timeout_ticks)
+    assert server.term == 1
+    server.sync()
+    assert server.role is Role.LEADER
+
+
+def test_a_promise_to_a_lease_holder_outlives_its_term() -> None:
+    """Thesis §6.4.1: hearing of a newer term by accident frees nobody from what a leader may count on."""
+    server = alone(term=1, lease_reads=True)
+    server.node.set_randomized_election_timeout(1000)
+    timeout_ticks = server.settings.election_timeout_ticks
+    server.tick(2 * timeout_ticks)
+    server.step(append(1, 2, 1))
+    server.step(PreVoteReply(5, 3, 1, 2, False))
+    assert server.term == 5
+    server.step(vote_request(6, 3, 1))
+    assert server.term == 5, "not even looked at"
+    server.tick(timeout_ticks)
+    server.step(vote_request(6, 3, 1))
+    assert server.term == 6
+
+
+def test_nothing_is_acknowledged_before_a_replaced_log_is_durable() -> None:
+    """Heartbeats are answered at once, but claim only what is durable: here nothing that the snapshot brought."""
+    server = alone(log=[1, 1, 1], term=1, applied_index=1)
+    server.is_disk_held = True
+    snapshot = SnapshotMetadata(9, 2, configuration((1, 2, 3)), 0)
+    server.stage(snapshot, entries_of_terms([1, 1, 1, 2, 2, 2, 2, 2, 2]))
+    server.step(InstallSnapshot(2, 2, 1, snapshot))
+    server.step(append(2, 2, 1, prev=(9, 2)))
+    assert all(reply.match_index <= 1 for reply in server.outbox if isinstance(reply, AppendEntriesReply))
+    assert not any(isinstance(reply, InstallSnapshotReply) for reply in server.outbox)
+    server.sync()
+    assert [reply.match_index for reply in server.outbox if isinstance(reply, InstallSnapshotReply)] == [9]
+
+
+def test_a_read_is_confirmed_by_the_smaller_quorum_of_a_new_configuration() -> None:
+    """The answers are in already when the change makes them enough: no further answer may be needed."""
+    server = leader_with_log([], term=1, voters=(1, 2, 3, 4))
+    server.propose_configuration((1, 2))
+    server.accept_appends((2, 3, 4))
+    assert server.status.configuration == configuration((1, 2))
+    server.request_read(7)
+    server.accept_appends((2,))
+    assert [read.request_id for read in server.reads] == [7]
+
+
+def test_a_new_leader_says_farewell_for_one_that_died() -> None:
+    """The leader that removed server 3 dies before telling it; the next one does, when 3 asks for votes."""
+    cluster = Cluster((1, 2, 3, 4))
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster[1].propose_configuration((1, 2, 4))
+    cluster.tick(5)
+    cluster.crash(1)
+    cluster.tick_until(lambda: any(cluster[i].role is Role.LEADER for i in (2, 4)))
+    assert 3 not in cluster.leader().status.progress
+    term = cluster.leader().term
+    cluster.heal()
+    cluster.tick(100)
+    assert cluster[3].status.configuration == configuration((1, 2, 4))
+    assert cluster[3].status.commit_index >= cluster[3].status.configuration_index
+    assert cluster.leader().term == term
+    assert 3 not in cluster.leader().status.progress
+
+
+def test_the_tail_in_memory_is_bounded_and_what_it_lost_comes_from_disk() -> None:
+    cluster = Cluster(tail_max_bytes=2000, append_max_bytes=300)
+    cluster.elect(1)
+    cluster.isolate(3)
+    for number in range(200):
+        cluster[1].propose(b"%d" % number)
+        cluster.settle()
+    assert cluster[1].node._state.log.tail()[2] <= 2000
+    cluster.heal()
+    cluster.tick(20)
+    assert cluster.commands()[3] == [b"%d" % number for number in range(200)]
+
+
+MALFORMED: list[Message] = [
+    append(2, 2, 1, prev=(-1, 0)),
+    append(2, 2, 1, prev=(3, -1)),
+    append(2, 2, 1, prev=(0, 1)),
+    append(2, 2, 1, prev=(3, 3)),
+    append(-1, 2, 1),
+    append(0, 2, 1),
+    append(HUGE, 2, 1),
+    append(2, 0, 1),
+    append(2, 1, 1),
+    append(2, -7, 1),
+    append(2, 2, 9),
+    append(2, 2, 1, prev=(3, 1), entries=[command(5, 2)]),
+    append(2, 2, 1, prev=(3, 1), entries=[command(4, 2), command(4, 2)]),
+    append(2, 2, 1, prev=(3, 1), entries=[command(4, 3)]),
+    append(2, 2, 1, prev=(3, 1), entries=[command(4, 2), command(5, 1)]),
+    append(2, 2, 1, prev=(3, 1), entries=[Entry(4, 2, EntryKind.CONFIGURATION, b"\xff")]),
+    append(2, 2, 1, prev=(3, 1), commit=-1),
+    append(2, 2, 1, prev=(3, 1), read_round=-1),
+    AppendEntriesReply(2, 2, 1, True, -1, 0, 0, 0, 0),
+    AppendEntriesReply(2, 2, 1, False, 0, 0, -5, 0, 0),
+    PreVote(0, 2, 1, 0, 0),
+    PreVote(3, 2, 1, -1, 0),
+    RequestVote(3, 2, 1, 9, 4),
+    RequestVote(3, 2, 1, HUGE, 1),
+    InstallSnapshot(2, 2, 1, SnapshotMetadata(9, 3, configuration((1, 2)), 0)),
+    InstallSnapshot(2, 2, 1, SnapshotMetadata(9, 2, configuration((1, 2)), 10)),
+    InstallSnapshot(2, 2, 1, SnapshotMetadata(9, 2, Configuration(), 0)),
+    InstallSnapshot(2, 2, 1, SnapshotMetadata(-9, 2, configuration((1, 2)), 0)),
+    InstallSnapshotReply(2, 2, 1, -1, 0),
+    ReadIndexReply(2, 2, 1, 7, True, -1),
+    TimeoutNow(HUGE, 2, 1),
+]
+
+
+@pytest.mark.parametrize("message", MALFORMED, ids=repr)
+def test_nonsense_is_dropped_and_counted(message: Message) -> None:
+    server = alone(log=[1, 1, 1], term=1)
+    before = server.status
+    server.step(message)
+    assert server.status.ignored_count == 1
+    assert (server.term, server.log_terms(), server.role) == (before.current_term, [1, 1, 1], Role.FOLLOWER)
+    assert not server.outbox
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AppendEntriesReply(3, 2, 1, True, 999, 0, 0, 0, 0),
+        AppendEntriesReply(3, 2, 1, True, 1, 0, 0, 0, 999),
+        AppendEntriesReply(3, 9, 1, True, 1, 0, 0, 0, 0),
+        AppendEntriesReply(4, 9, 1, False, 0, 0, 0, 0, 0),
+        InstallSnapshotReply(3, 2, 1, 999, 0),
+        append(3, 2, 1),
+        TimeoutNow(3, 2, 1),
+    ],
+    ids=repr,
+)
+def test_a_leader_drops_answers_to_what_it_never_asked(message: Message) -> None:
+    server = leader_with_log([1], term=2)
+    assert server.term == 3
+    server.step(message)
+    assert server.status.ignored_count == 1
+    assert server.role is Role.LEADER
+    assert server.term == 3
+
+
+def test_a_leader_that_denies_what_is_committed_stops_the_node() -> None:
+    """This is no nonsense but two histories: going on would serve one of them as the truth."""
+    server = alone(log=[1, 1, 1], term=1, applied_index=3)
+    with pytest.raises(InvariantViolation, match="committed"):
+        server.step(append(2, 2, 1, prev=(2, 1), entries=[command(3, 2)]))
+    assert isinstance(server.handed_out, list)
+
+
+def test_refusals_that_name_impossible_places_do_not_move_the_leader_out_of_its_log() -> None:
+    server = leader_with_log([1, 1, 1], term=1)
+    server.propose(b"x")
+    request = server.take_last(AppendEntries, 2)
+    server.propose(b"y")
+    for hint_index in (0, 3, 10**9):
+        server.step(AppendEntriesReply(2, 2, 1, False, 0, request.prev_log_index, hint_index, 1, 0))
+        server.tick(server.settings.heartbeat_ticks)
+    assert server.status.progress[2].next_index <= server.status.last_index + 1
