@@ -63,7 +63,7 @@ class SyncLog:
         burst = self.files.take(self.pending)
         if burst is not None:
             write_burst(self.disk, burst)
-            self.durable_step = burst.last_step
+            self.durable_step = burst.last_step or self.durable_step
             self.files.complete(burst, 0.0)
 
     def put(self, *steps: WalStep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from raftkv.errors import CorruptData, DataDirectoryError, StorageError
 from raftkv.storage.log_writer import WalStep
-from raftkv.storage.memory_disk import MemoryDisk
+from raftkv.storage.memory_disk import MemoryDisk, PowerCut
 from raftkv.storage.record import BURST_SIZE_BYTES, RecordType, encode_burst, encode_record
 from raftkv.storage.scan import SegmentScan, written_stop
 from raftkv.storage.segment import SegmentHeader, encode_header
@@ -357,3 +358,44 @@ def test_an_entry_that_rots_while_the_log_is_open_is_found_when_it_is_read() -> 
         log.files.entries(1, 3, 1000)
     assert caught.value.path == str(segment_file(1))
     assert caught.value.offset_bytes < at
+
+
+@pytest.mark.parametrize("operations", range(1, 9))
+def test_a_power_cut_while_the_cache_is_written_again_leaves_a_log_that_opens(operations: int) -> None:
+    for seed in range(20):
+        disk = MemoryDisk()
+        log = SyncLog(disk)
+        log.put(append(1, 1))
+        disk.errors["sync"] = [OSError("write-back failed")]
+        log.write(append(2, 4, size_bytes=700))
+        with pytest.raises(OSError, match="write-back"):
+            log.sync()
+        disk.restart_process()
+        disk.operations_left = operations
+        with contextlib.suppress(PowerCut):
+            SyncLog(disk)
+        disk.power_on(random.Random(f"{seed}/{operations}"))
+        assert len(SyncLog(disk).state().entries) in (1, 4)
+
+
+def test_the_only_segment_left_is_never_taken_for_one_that_was_not_begun() -> None:
+    image, state = killed_log(append(1, 3, size_bytes=900), WalStep(reset=metadata(9), hard_state=HardState(3, 7)))
+    assert segment_file(1) in image
+    disk = MemoryDisk.holding(image)
+    log = SyncLog(disk)
+    large = WalStep(reset=metadata(20), entries=[entry(21, size_bytes=4500)])
+    log.put(large)
+    assert segment_file(1) not in disk.image()
+    assert bursts(disk.image(), 2) == [(0, log.files._writer.tail.offset)]
+    assert SyncLog(MemoryDisk.holding(disk.image())).state() == state.after(large)
+    assert isinstance(refused(flipped(disk.image(), segment_file(2), 5, 5)), CorruptData)
+
+
+def test_a_base_that_only_removed_segments_explain_is_found_missing() -> None:
+    disk = MemoryDisk()
+    log = SyncLog(disk)
+    log.put(append(1, 3, size_bytes=900), append(4, 6, size_bytes=900), append(7, 9, size_bytes=900))
+    log.close()
+    image = disk.image()
+    del image[segment_file(1)]
+    assert "with entries up to 3, are missing" in str(refused(image))

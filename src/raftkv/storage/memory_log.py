@@ -99,6 +99,12 @@ class MemoryLog:
     def crash(self) -> None:
         """Forget what is not durable; the log can be used again, as if it had been opened anew."""
         self._held.clear()
+        self.reopen(self._notify)
+
+    def reopen(self, notify: Callable[[int], None]) -> None:
+        """As opening the files of a closed log again; steps are counted anew."""
+        self._notify = notify
+        self._step_number = 0
         self._accepted_last_index = self.last_index
         self._is_closed = False
 
