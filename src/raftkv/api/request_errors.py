@@ -18,7 +18,7 @@ class UrlTooLong(TooLarge):
 
 
 class HeaderTooLarge(TooLarge):
-    """Request line and headers are over `max_header_bytes`."""
+    """The header lines are over `max_header_bytes`."""
 
 
 class RouteNotFound(Rejected):

@@ -258,16 +258,15 @@ class Connection(Intake):
         elif self._urls:
             kind = Waiting.BODY if self._in_body else Waiting.HEADER
         else:
-            # A connection that never sent anything whole gets the shorter time: it may be half a method name.
-            kind = Waiting.REQUEST if self._begun else Waiting.HEADER
+            kind = Waiting.REQUEST if self._begun else Waiting.FIRST
         return kind, self._begun
 
     def timed_out(self, waiting: Waiting) -> None:
         self.shared.metrics.dropped(waiting)
-        if waiting in {Waiting.HEADER, Waiting.BODY} and self._urls:
+        if waiting in {Waiting.HEADER, Waiting.BODY}:
             text = f"the {waiting.value} of the request did not come in within {self.limits.request_s} s"
             self.refuse(RequestTimeout(f"{text} (setting body_timeout_ms)"))
-        elif waiting in {Waiting.HEADER, Waiting.REQUEST}:
+        elif waiting in {Waiting.FIRST, Waiting.REQUEST}:
             self.transport.close()
         else:
             self.transport.abort()

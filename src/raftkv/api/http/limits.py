@@ -23,7 +23,7 @@ LINGER_S = 2.0
 """How long input is still thrown away after an answer that ends the connection. Closing at once would make the
 kernel send a reset, and the client would lose the answer that says what was wrong."""
 
-LINGER_MAX_BYTES = 1 << 20
+LINGER_MAX_BYTES = 32 << 20
 REFUSALS_AT_ONCE = 64
 """Connections over `max_connections` that may wait for their 503 to be read; further ones are dropped at once."""
 
@@ -66,7 +66,8 @@ class Limits:
 class Waiting(enum.Enum):
     """What a connection waits for."""
 
-    REQUEST = "idle"
+    FIRST = "first request"
+    REQUEST = "next request"
     HEADER = "header"
     BODY = "body"
     ANSWER = "answer"
@@ -91,6 +92,7 @@ class Sweep:
         self._connections = connections
         self._noted: dict[Swept, tuple[tuple[Waiting, int], float]] = {}
         self._limit_s: dict[Waiting, float] = {
+            Waiting.FIRST: min(limits.idle_s, limits.request_s),  # it may hold back half a method name
             Waiting.REQUEST: limits.idle_s,
             Waiting.HEADER: limits.request_s,
             Waiting.BODY: limits.request_s,

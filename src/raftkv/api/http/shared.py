@@ -26,7 +26,15 @@ class Shared:
         self.heads = Heads(node)
         self.metrics = metrics
         self.state = ServerState()
-        self.config = Config(app, http=HttpToolsProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
+        self.config = Config(
+            app,
+            http=HttpToolsProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+        )
         self.config.load()
         self.all_closed = asyncio.Event()
         self.all_closed.set()
