@@ -29,8 +29,11 @@ R = TypeVar("R")
 class FileOps(Protocol):
     """All of the file system that the log uses. Every method may raise `OSError`; none interprets content."""
 
+    def make_directory(self, directory: Path) -> None:
+        """`directory` and its parents exist, durably, on return."""
+
     def names(self, directory: Path) -> list[str]:
-        """The names in `directory`, in any order; the directory is made when it does not exist."""
+        """The names in `directory`, in any order."""
         ...
 
     def open(self, path: Path, *, create: bool = False, read_only: bool = False) -> int:
@@ -68,10 +71,13 @@ class OsFiles:
 
     __slots__ = ()
 
-    def names(self, directory: Path) -> list[str]:
+    def make_directory(self, directory: Path) -> None:
         if not directory.exists():
-            directory.mkdir(parents=True)
+            self.make_directory(directory.parent)
+            directory.mkdir()
             sync_directory(directory.parent)
+
+    def names(self, directory: Path) -> list[str]:
         return [path.name for path in directory.iterdir()]
 
     def open(self, path: Path, *, create: bool = False, read_only: bool = False) -> int:

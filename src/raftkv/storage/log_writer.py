@@ -37,7 +37,7 @@ class WalStep(NamedTuple):
 
     `reset` empties the log; it then begins behind that snapshot. `entries` are contiguous; when the first is not
     behind the log's last entry, the log is truncated from there on first (Raft §5.3). `cut` allows everything up
-    to it to be removed; only the log's own `compact` uses it.
+    to it to be removed; only the log's own `compact` uses it. Must not be changed once it was written.
     """
 
     reset: SnapshotMetadata | None = None

@@ -131,6 +131,9 @@ class MemoryDisk:
 
     # ---- FileOps
 
+    def make_directory(self, directory: Path) -> None:
+        """A directory is there as soon as a file is."""
+
     def names(self, directory: Path) -> list[str]:
         self._look()
         return [path.name for path in self._files if path.parent == directory]

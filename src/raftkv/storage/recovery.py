@@ -43,6 +43,7 @@ def recover(files: FileOps, directory: Path, segment_size_bytes: int, first_burs
 
     Raises `CorruptData` or `DataDirectoryError` with everything on disk as it was, or `OSError`.
     """
+    files.make_directory(directory)
     sequences, temporaries = list_segments(files, directory)
     opened: list[Segment] = []
     try:

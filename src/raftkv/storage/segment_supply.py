@@ -64,11 +64,6 @@ class SegmentSupply:
         self.prepare(sequence + 1)
         return segment
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the log can go on for at least one more segment, however full the disk is."""
-        return self._next is not None and self._next.done() and self._next.exception() is None
-
     def retire(self, segments: list[Segment]) -> None:
         """Close and remove `segments`, ascending; nobody may read them any more."""
         if segments:
