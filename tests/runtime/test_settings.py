@@ -115,7 +115,7 @@ def test_every_setting_can_be_given_by_every_source(tmp_path: Path) -> None:
         ),
         ({"tick_interval_ms": "100"}, {}, "", "heartbeat_interval_ms (default): 75 is below tick_interval_ms (100)"),
         ({"max_key_bytes": "64KiB"}, {}, "", "max_header_bytes (default): 16384 is below"),
-        ({"max_value_bytes": "64MiB", "max_pending_bytes": "64MiB"}, {}, "", "--max-pending-bytes: "),
+        ({"max_value_bytes": "16MiB", "max_pending_bytes": "16MiB"}, {}, "", "--max-pending-bytes: "),
         ({"disk_reserve_bytes": "1"}, {}, "", "--disk-reserve-bytes: 1 is below segment_size_bytes"),
         ({"server_host": "0.0.0.0"}, {}, "", "advertise_server_address (default): must be given"),
         ({"raft_host": "::"}, {}, "", "advertise_raft_address (default): must be given because raft_host is ::"),

@@ -32,7 +32,7 @@ class ClusterCalls:
         self._node = node
         join_timeout_s = node.settings.join_timeout_ms / 1000
         self._change_timeout_s = join_timeout_s + CALL_GRACE_S
-        self._membership = Membership(lambda: node.replica, self.call, join_timeout_s=join_timeout_s)
+        self._membership = Membership(lambda: node.replica.standing, self.call, join_timeout_s=join_timeout_s)
         self._answers: dict[int, Callable[[bytes], Coroutine[Any, Any, object]]] = {
             wire.CallKind.PROBE: self._answer_probe,
             wire.CallKind.ABSORB: self._answer_absorb,
@@ -70,7 +70,7 @@ class ClusterCalls:
             if member.member_id == replica.own.member_id:
                 return wire.ChangeReply(is_complete=True)
             target = member.member_id
-        if not await replica.hand_over(target, 2 * self._node.settings.election_timeout_ms / 1000):
+        if not await replica.standing.hand_over(target, 2 * self._node.settings.election_timeout_ms / 1000):
             raise Unavailable("leadership could not be handed over in time; try again")
         return wire.ChangeReply(is_complete=True)
 
@@ -98,7 +98,7 @@ class ClusterCalls:
 
     async def _answer_probe(self, payload: bytes) -> wire.ProbeReply:
         wire.decode(payload, wire.Probe)
-        return self._node.replica.introduce()
+        return self._node.replica.standing.introduce()
 
     async def _answer_absorb(self, payload: bytes) -> wire.AbsorbReply:
         request = wire.decode(payload, wire.Absorb)

@@ -20,12 +20,13 @@ from raftkv.kv import Command
 from raftkv.raft import Leadership
 from raftkv.runtime import wire
 from raftkv.runtime.calls import ClusterCalls
+from raftkv.runtime.client_work import Done, Position
 from raftkv.runtime.joining import Joining
 from raftkv.runtime.lingering import LingeringPeers
 from raftkv.runtime.maintenance import Maintenance
 from raftkv.runtime.metrics import LogMetrics, NodeCollector
 from raftkv.runtime.opening import open_replica, reopen_blank, transport_settings
-from raftkv.runtime.replica import Done, Position, Replica
+from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.runtime.snapshots import Snapshots
 from raftkv.runtime.status import stats_of
@@ -84,7 +85,7 @@ class Node:
         self._tick_due_s = self.loop.time()
         self._tick()
         self.spawn(self.maintenance.run())
-        self.replica.campaign_if_alone()
+        self.replica.standing.campaign_if_alone()
         self.spawn(joining.run())
 
     # The API's view (`api.port.NodePort`)
@@ -94,16 +95,16 @@ class Node:
         return self.replica.gate.is_confirmed and bool(self.replica.leader)
 
     def position(self) -> Position:
-        return self.replica.position()
+        return self.replica.clients.position()
 
     def local_value(self, key: bytes) -> bytes | None:
-        return self.replica.local_value(key)
+        return self.replica.clients.local_value(key)
 
     def read(self, key: bytes, consistency: Consistency, done: Done) -> None:
-        self.replica.read(key, consistency, done)
+        self.replica.clients.read(key, consistency, done)
 
     def submit(self, command: Command, done: Done, mode: WriteMode) -> None:
-        self.replica.submit(command, done, mode)
+        self.replica.clients.submit(command, done, mode)
 
     async def join(self, node_id: str, raft_address: str) -> wire.ChangeReply:
         """See `Membership.join`; any node takes it and asks the leader."""
@@ -149,7 +150,7 @@ class Node:
     async def _hand_over(self) -> None:
         others = [m for m in self.replica.configuration.voters if m.member_id != self.replica.own.member_id]
         if self.replica.is_leader and others:
-            await self.replica.hand_over(None, self.settings.shutdown_timeout_ms / 1000)
+            await self.replica.standing.hand_over(None, self.settings.shutdown_timeout_ms / 1000)
 
     async def _close(self) -> None:
         if self._tick_handle is not None:
@@ -245,7 +246,7 @@ class Node:
         """Leave the empty cluster of one and start again as a blank server of another cluster."""
         async with self.maintenance.state_lock:
             replica = self.replica
-            replica.check_absorbable(request)
+            replica.standing.check_absorbable(request)
             replica.close_queues()  # from here on nothing can be written that would be thrown away
             _log.warning("leaving the empty cluster of one for another", extra={"cluster": hex(request.cluster_id)})
             try:

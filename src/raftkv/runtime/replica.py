@@ -12,20 +12,14 @@ waiting commands as one entry and carries out everything that the core has to sa
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from raftkv.errors import (
-    DiskFull,
-    InvalidInput,
-    MembershipRefused,
-    NoLeader,
     NotLeader,
-    NotReady,
     PeerProtocolError,
     RaftkvError,
 )
@@ -41,6 +35,7 @@ from raftkv.raft import (
     encode_message,
 )
 from raftkv.runtime import wire
+from raftkv.runtime.client_work import ClientWork
 from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
 from raftkv.runtime.driver import Driver
@@ -51,11 +46,11 @@ from raftkv.runtime.log_slot import LogSlot
 from raftkv.runtime.proposals import Proposals
 from raftkv.runtime.reads import ReadQueue
 from raftkv.runtime.settings import Settings
+from raftkv.runtime.standing import Standing
 from raftkv.storage import Wal, WalStep
 from raftkv.types import (
     NOBODY,
     Configuration,
-    Consistency,
     Entry,
     EntryKind,
     HardState,
@@ -63,26 +58,9 @@ from raftkv.types import (
     MemberId,
     Role,
     SnapshotMetadata,
-    WriteMode,
 )
 
 _log = logging.getLogger("raftkv.replica")
-
-EMPTY_REVISION = 1
-"""An empty store's revision, as etcd counts."""
-
-Done = Callable[[Any], None]
-
-
-class Position(NamedTuple):
-    """Where a replica stands; the same object is handed out until a field changes."""
-
-    revision: int
-    applied_index: int
-    current_term: int
-    leader_node_id: str
-    leader_http_address: str
-    is_marked_stale: bool
 
 
 class ReplicaHooks(Protocol):
@@ -128,9 +106,7 @@ class Replica:
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._is_woken = False
-        self._is_closed = False
-        self._position: Position | None = None
-        self._configuration_events: list[asyncio.Future[None]] = []
+        self.is_closed = False
         seed = random.SystemRandom().getrandbits(62)
         self.raft = RaftNode(
             raft_settings(settings, own.member_id), self.log, random.Random(seed), machine.last_applied
@@ -174,72 +150,21 @@ class Replica:
         self.clock = TickClock(
             settings.tick_interval_ms / 1000, settings.election_timeout_ms / 1000, self._resumed_after_pause
         )
-
-    # Work from clients
-
-    def submit(self, command: Any, done: Done, mode: WriteMode) -> None:
-        """`done` is told once: a result, a `Rejected`, or `OutcomeUnknown`."""
-        if self.is_disk_full and takes_space(command):
-            done(self._disk_full())
-        elif self.is_leader:
-            self.proposals.submit(command, command_bytes(command), done)
-        elif self.leader == NOBODY:
-            done(NoLeader("no leader is known; try again shortly"))
-        elif mode is WriteMode.FORWARD:
-            self.forwarding.submit(command, command_bytes(command), done)
-        else:
-            leader = self.leader_member()
-            done(NotLeader(leader.node_id, leader.http_address) if leader else NotLeader())
-
-    def local_value(self, key: bytes) -> bytes | None:
-        """The applied value. Raises `NotReady` while what is applied may be older than what clients have seen."""
-        if self.gate.state is GateState.CLOSED or self.clock.is_paused():
-            raise NotReady("this node has not yet caught up with the leader; try again or ask another member")
-        found = self.machine.value(key)
-        return found[0] if found is not None else None
-
-    def read(self, key: bytes, consistency: Consistency, done: Done) -> None:
-        """`done` is told once: a `KeyValue`, None for no such key, or a `RaftkvError`."""
-        if consistency is Consistency.LOCAL:
-            if self.gate.state is GateState.CLOSED or self.clock.is_paused():
-                done(NotReady("this node has not yet caught up with the leader; try again or ask another member"))
-            else:
-                done(self.machine.get(key))
-            return
-        is_lease = consistency is Consistency.LEASE
-        if is_lease:
-            if not self.settings.lease_reads:
-                done(InvalidInput("lease reads are not enabled (setting lease_reads)"))
-                return
-            self._advance_clock()  # a lease must be judged by the time it is now, not by the last tick
-
-        def answer(error: RaftkvError | None) -> None:
-            done(self.machine.get(key) if error is None else error)
-
-        self.reads.submit(answer, is_lease=is_lease)
-
-    def position(self) -> Position:
-        position = self._position
-        if position is None:
-            leader = self.leader_member()
-            position = self._position = Position(
-                self.machine.revision,
-                self.machine.last_applied,
-                self.raft.current_term,
-                leader.node_id if leader else "",
-                leader.http_address if leader else "",
-                self.gate.state is GateState.MARKED,
-            )
-        return position
+        self.clients = ClientWork(self, self.gate, self.clock)
+        self.standing = Standing(self, now)
 
     def leader_member(self) -> Member | None:
         return self.configuration.members().get(self.leader)
+
+    def campaign(self) -> None:
+        self._guard(self.raft.campaign)
+        self.wake()
 
     # Inputs from the node
 
     def handle_frame(self, sender: MemberId, kind: int, payload: bytes | memoryview) -> None:
         """A frame of a peer. Raises `PeerProtocolError` for bytes that no peer of ours would send."""
-        if self._is_closed:
+        if self.is_closed:
             return
         if kind == wire.FrameKind.RAFT:
             message = decode_message(payload)
@@ -263,17 +188,17 @@ class Replica:
 
     def durable(self, step_number: int) -> None:
         """The log has everything up to `step_number` on disk (called on the loop)."""
-        if not self._is_closed:
+        if not self.is_closed:
             self._guard(self.driver.durable, step_number)
 
     def tick(self) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._advance_clock()
+        self.advance_clock()
         was_marked = self.gate.state is GateState.MARKED
         self.gate.tick()
         if was_marked is not (self.gate.state is GateState.MARKED):
-            self._position = None
+            self.clients.moved()
         self.proposals.expire()
         self.forwarding.expire()
         self.reads.retry()
@@ -281,11 +206,11 @@ class Replica:
 
     def close_queues(self) -> None:
         """End all waiting work: nothing new is taken, unknown outcomes are told as such."""
-        self._is_closed = True
+        self.is_closed = True
         self.proposals.close()
         self.forwarding.close()
         self.reads.close()
-        self._notify_configuration()
+        self.standing.notify()
 
     # DriverPorts
 
@@ -307,12 +232,12 @@ class Replica:
         started_s = time.perf_counter()
         results = machine.apply(entries)
         self.apply_histogram.observe(time.perf_counter() - started_s)
-        self._position = None
+        self.clients.moved()
         for entry, entry_results in zip(entries, results, strict=True):
             self.applied_bytes_count += len(entry.data)
             proposals.applied(entry, entry_results)
             if entry.kind is EntryKind.CONFIGURATION:
-                self._notify_configuration()
+                self.standing.notify()
         index = entries[-1].index
         self.driver.applied(index)
         self.forwarding.applied(index)
@@ -328,7 +253,7 @@ class Replica:
         """Log and state of an installed snapshot take the place of the old ones."""
         self.log.wal = wal
         self.machine = machine
-        self._position = None
+        self.clients.moved()
         self._guard(self.driver.installed)
 
     def stream_snapshot(self, recipient: MemberId) -> None:
@@ -346,102 +271,23 @@ class Replica:
             self.leader_changes_count += 1
         self.is_leader = leadership.role is Role.LEADER
         self.leader = leadership.leader
-        self._position = None
+        self.clients.moved()
         if was_leader and not self.is_leader:
             self.proposals.leadership_lost()
         self._hooks.leadership_known(leadership)
-        self._notify_configuration()
+        self.standing.notify()
 
     def configuration_changed(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self._position = None
+        self.clients.moved()
         self._hooks.configuration_in_force(configuration)
-        self._notify_configuration()
-
-    # Membership and leadership
-
-    def introduce(self) -> wire.ProbeReply:
-        """Who this node is, for a leader that considers joining it."""
-        own = self.own
-        return wire.ProbeReply(
-            own.node_id,
-            own.member_id,
-            self.cluster_id,
-            len(self.configuration.members()),
-            self.machine.revision > EMPTY_REVISION,
-            own.raft_address,
-            own.http_address,
-        )
-
-    def check_absorbable(self, request: wire.Absorb) -> None:
-        """Raises `MembershipRefused` if anything could be lost by giving up this node's cluster."""
-        if (self.cluster_id, self.own.member_id) != (request.expected_cluster_id, request.expected_member_id):
-            raise MembershipRefused(f"{self.own.node_id} is not the node that was asked before; nothing was changed")
-        others = [m.node_id for m in self.configuration.members().values() if m.member_id != self.own.member_id]
-        if others:
-            raise MembershipRefused(f"{self.own.node_id} has a cluster with {', '.join(others)}; nothing was changed")
-        has_work = self.proposals.pending_count or self.machine.last_applied < self.log.last_index
-        if has_work or self.machine.revision > EMPTY_REVISION:
-            raise MembershipRefused(f"{self.own.node_id} holds data of its own; nothing was changed")
-
-    def campaign_if_alone(self) -> None:
-        """The only voter need not wait for a timeout."""
-        voters = self.configuration.voters
-        if len(voters) == 1 and voters[0].member_id == self.own.member_id and not self.configuration.is_joint:
-            self._guard(self.raft.campaign)
-            self.wake()
-
-    async def hand_over(self, target: MemberId | None, timeout_s: float) -> bool:
-        """Transfer leadership; true once this replica leads no more (Thesis §3.10).
-
-        The core gives up on an heir that does not take over within an election timeout, for it may have just
-        stopped too; without a `target` another one is then tried.
-        """
-        deadline_s = self._loop.time() + timeout_s
-        retry_s = (self.settings.election_timeout_ms + 2 * self.settings.tick_interval_ms) / 1000
-        while self.is_leader and self._loop.time() < deadline_s and not self._is_closed:
-            if self.raft.status().transfer_target == NOBODY:
-                self.raft.transfer_leadership(target)
-                self.wake()
-            with contextlib.suppress(TimeoutError):
-                remaining_s = max(0.001, deadline_s - self._loop.time())
-                await asyncio.wait_for(self.until_configuration_event(), min(retry_s, remaining_s))
-        return not self.is_leader
-
-    def last_contact(self) -> str:
-        """How long ago the leader was heard, as the reference writes it."""
-        if self.is_leader:
-            return "0"
-        if not self.heard_at_s:
-            return "never"
-        return f"{(self._loop.time() - self.heard_at_s) * 1000:.0f}ms"
-
-    @property
-    def is_configuration_committed(self) -> bool:
-        status = self.raft.status()
-        return not status.configuration.is_joint and status.configuration_index <= status.commit_index
-
-    def propose_configuration(self, voters: Sequence[Member], learners: Sequence[Member]) -> None:
-        self.raft.propose_configuration(voters, learners)
-        self.wake()
-
-    def catch_up_progress(self, member_id: MemberId) -> str:
-        status = self.raft.status()
-        progress = status.progress.get(member_id)
-        if progress is None:
-            return "not a member yet"
-        return f"has {progress.match_index} of {status.last_index} log entries ({progress.state})"
-
-    async def until_configuration_event(self) -> None:
-        event: asyncio.Future[None] = self._loop.create_future()
-        self._configuration_events.append(event)
-        await event
+        self.standing.notify()
 
     # Inside
 
     def _turn(self) -> None:
         self._is_woken = False
-        if self._is_closed:
+        if self.is_closed:
             return
         try:
             if self.is_leader:
@@ -459,7 +305,7 @@ class Replica:
         except RaftkvError as error:
             self._hooks.failed(error)
 
-    def _advance_clock(self) -> None:
+    def advance_clock(self) -> None:
         ticks = self.clock.advance()
         if ticks:
             self._guard(self.raft.tick, ticks)
@@ -476,20 +322,8 @@ class Replica:
         if not self.is_leader:
             return NotLeader()
         if self.is_disk_full and any(takes_space(command) for command in commands):
-            return self._disk_full()
+            return self.clients.disk_full()
         return None
-
-    def _disk_full(self) -> DiskFull:
-        return DiskFull(
-            f"less than disk_reserve_bytes ({self.settings.disk_reserve_bytes}) is free under "
-            f"{self.settings.data_dir}: delete data or make room; reads go on"
-        )
-
-    def _notify_configuration(self) -> None:
-        events, self._configuration_events = self._configuration_events, []
-        for event in events:
-            if not event.done():
-                event.set_result(None)
 
 
 def raft_settings(settings: Settings, member_id: MemberId) -> RaftSettings:

@@ -182,7 +182,7 @@ class Settings:
         Unit.BYTES, 4 * KIB, "The longest key, as UTF-8.", between=(1, 64 * KIB), group=_LIMITS
     )
     max_value_bytes: int = setting(
-        Unit.BYTES, MIB, "The longest value, as JSON text.", between=(1, 64 * MIB), group=_LIMITS
+        Unit.BYTES, MIB, "The longest value, as JSON text.", between=(1, 16 * MIB), group=_LIMITS
     )
     max_header_bytes: int = setting(
         Unit.BYTES, 16 * KIB, "The longest request line with headers.", between=(KIB, MIB), group=_LIMITS
@@ -244,7 +244,7 @@ class Settings:
         Unit.BYTES, 32 * MIB, "RocksDB's memory for data read from disk.", between=(MIB, 1 << 40), group=_STORAGE
     )
     snapshot_chunk_bytes: int = setting(
-        Unit.BYTES, MIB, "The piece in which a snapshot is sent to a node.", between=(4 * KIB, 8 * MIB), group=_STORAGE
+        Unit.BYTES, MIB, "The piece in which a snapshot is sent to a node.", between=(4 * KIB, 2 * MIB), group=_STORAGE
     )
 
     raft_tls_cert_file: Path | None = setting(

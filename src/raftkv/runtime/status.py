@@ -41,7 +41,7 @@ def stats_of(replica: Replica) -> dict[str, Any]:
         "latest_configuration_index": status.configuration_index,
         "is_configuration_joint": status.configuration.is_joint,
         "num_peers": sum(1 for m in status.configuration.voters if m.member_id != own.member_id),
-        "last_contact": replica.last_contact(),
+        "last_contact": replica.standing.last_contact(),
         "protocol_version": 1,
         "protocol_version_min": 1,
         "protocol_version_max": 1,

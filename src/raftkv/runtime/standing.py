@@ -1,0 +1,134 @@
+"""What a replica says of itself as a member: who it is, whom it stands with, who leads; and what changes that.
+
+Implements `membership.MembershipCore`. Everything is read from the replica at the moment of the question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from raftkv.errors import MembershipRefused
+from raftkv.runtime import wire
+from raftkv.types import NOBODY, Configuration, Member, MemberId
+
+if TYPE_CHECKING:
+    from raftkv.runtime.replica import Replica
+
+EMPTY_REVISION = 1
+"""An empty store's revision, as etcd counts."""
+
+
+class Standing:
+    """One replica's; see the module."""
+
+    def __init__(self, replica: Replica, now: Callable[[], float]) -> None:
+        self._replica = replica
+        self._now = now
+        self._events: list[asyncio.Future[None]] = []
+
+    @property
+    def own(self) -> Member:
+        return self._replica.own
+
+    @property
+    def cluster_id(self) -> int:
+        return self._replica.cluster_id
+
+    @property
+    def is_leader(self) -> bool:
+        return self._replica.is_leader
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._replica.configuration
+
+    def introduce(self) -> wire.ProbeReply:
+        """Who this node is, for a leader that considers joining it."""
+        own = self._replica.own
+        return wire.ProbeReply(
+            own.node_id,
+            own.member_id,
+            self._replica.cluster_id,
+            len(self._replica.configuration.members()),
+            self._replica.machine.revision > EMPTY_REVISION,
+            own.raft_address,
+            own.http_address,
+        )
+
+    def check_absorbable(self, request: wire.Absorb) -> None:
+        """Raises `MembershipRefused` if anything could be lost by giving up this node's cluster."""
+        replica, own = self._replica, self._replica.own
+        if (replica.cluster_id, own.member_id) != (request.expected_cluster_id, request.expected_member_id):
+            raise MembershipRefused(f"{own.node_id} is not the node that was asked before; nothing was changed")
+        others = [m.node_id for m in replica.configuration.members().values() if m.member_id != own.member_id]
+        if others:
+            raise MembershipRefused(f"{own.node_id} has a cluster with {', '.join(others)}; nothing was changed")
+        has_work = replica.proposals.pending_count or replica.machine.last_applied < replica.log.last_index
+        if has_work or replica.machine.revision > EMPTY_REVISION:
+            raise MembershipRefused(f"{own.node_id} holds data of its own; nothing was changed")
+
+    def campaign_if_alone(self) -> None:
+        """The only voter need not wait for a timeout."""
+        voters = self._replica.configuration.voters
+        if (
+            len(voters) == 1
+            and voters[0].member_id == self._replica.own.member_id
+            and not self._replica.configuration.is_joint
+        ):
+            self._replica.campaign()
+
+    async def hand_over(self, target: MemberId | None, timeout_s: float) -> bool:
+        """Transfer leadership; true once this replica leads no more (Thesis §3.10).
+
+        The core gives up on an heir that does not take over within an election timeout, for it may have just
+        stopped too; without a `target` another one is then tried.
+        """
+        deadline_s = self._now() + timeout_s
+        retry_s = (self._replica.settings.election_timeout_ms + 2 * self._replica.settings.tick_interval_ms) / 1000
+        while self._replica.is_leader and self._now() < deadline_s and not self._replica.is_closed:
+            if self._replica.raft.status().transfer_target == NOBODY:
+                self._replica.raft.transfer_leadership(target)
+                self._replica.wake()
+            with contextlib.suppress(TimeoutError):
+                remaining_s = max(0.001, deadline_s - self._now())
+                await asyncio.wait_for(self.until_configuration_event(), min(retry_s, remaining_s))
+        return not self._replica.is_leader
+
+    def last_contact(self) -> str:
+        """How long ago the leader was heard, as the reference writes it."""
+        if self._replica.is_leader:
+            return "0"
+        if not self._replica.heard_at_s:
+            return "never"
+        return f"{(self._now() - self._replica.heard_at_s) * 1000:.0f}ms"
+
+    @property
+    def is_configuration_committed(self) -> bool:
+        status = self._replica.raft.status()
+        return not status.configuration.is_joint and status.configuration_index <= status.commit_index
+
+    def propose_configuration(self, voters: Sequence[Member], learners: Sequence[Member]) -> None:
+        self._replica.raft.propose_configuration(voters, learners)
+        self._replica.wake()
+
+    def catch_up_progress(self, member_id: MemberId) -> str:
+        status = self._replica.raft.status()
+        progress = status.progress.get(member_id)
+        if progress is None:
+            return "not a member yet"
+        return f"has {progress.match_index} of {status.last_index} log entries ({progress.state})"
+
+    async def until_configuration_event(self) -> None:
+        event: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events.append(event)
+        await event
+
+    def notify(self) -> None:
+        """A configuration or the leadership has changed, or was committed: wake whoever waits for that."""
+        events, self._events = self._events, []
+        for event in events:
+            if not event.done():
+                event.set_result(None)
