@@ -130,10 +130,17 @@ class RaftkvCluster:
 
     def fill(self, key_count: int) -> None:
         """Every key once, through the leader."""
-        sample = wrk.run(
-            "fill.lua", [self.leader().address], FILL_CONNECTION_COUNT, 900, "0", str(key_count), timeout_s=60
+        leader = self.leader()
+        target = int(leader.stats()["revision"]) + key_count
+        sample = wrk.run_until(
+            lambda: int(leader.stats().get("revision", 0)) >= target,
+            "fill.lua",
+            leader.address,
+            FILL_CONNECTION_COUNT,
+            "0",
+            str(key_count),
         )
-        if sample.error_count:
+        if sample.error_count or int(leader.stats()["revision"]) < target:
             raise BenchError(f"{sample.error_count} puts failed while the keys were written")
 
     def writes(self, connection_count: int, duration_s: int, key_count: int) -> Sample:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Row:
 
 class Report:
     def __init__(self) -> None:
-        self.console = Console()
+        self.console = Console() if sys.stdout.isatty() else Console(width=140)
         self._rows: list[Row] = []
         self._rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
         self._notes: list[str] = []
