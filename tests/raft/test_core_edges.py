@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from raftkv.errors import InvariantViolation
@@ -19,7 +20,16 @@ from raftkv.raft import (
 )
 from raftkv.types import Configuration, Entry, EntryKind, Role, SnapshotMetadata
 from tests.raft.cluster import Cluster
-from tests.raft.harness import alone, append, command, configuration, entries_of_terms, vote_request
+from tests.raft.harness import (
+    accepted,
+    alone,
+    append,
+    command,
+    configuration,
+    entries_of_terms,
+    leader_alone,
+    vote_request,
+)
 from tests.raft.story import leader_with_log
 
 HUGE = (1 << 63) - 1
@@ -84,29 +94,124 @@ def test_a_promise_to_a_lease_holder_outlives_its_term() -> None:
     assert server.term == 6
 
 
+def test_a_lease_counts_the_tick_that_is_almost_over() -> None:
+    """The clock may be nearly one tick ahead of what `tick` was told, so the lease ends one tick early."""
+    server = leader_with_log([], term=1, lease_reads=True)
+    server.tick(server.settings.heartbeat_ticks)
+    server.accept_appends((2, 3))
+    lease_ticks = server.settings.election_timeout_ticks - server.settings.lease_margin_ticks
+    server.tick(lease_ticks - 2)
+    server.request_read(1, lease=True)
+    server.tick()
+    server.request_read(2, lease=True)
+    assert [read.request_id for read in server.reads] == [1]
+
+
+def test_no_lease_while_the_heir_is_brought_up_to_date() -> None:
+    """Heartbeats go on and would renew the lease before TimeoutNow is sent."""
+    server = leader_with_log([], term=1, lease_reads=True)
+    server.propose(b"x")
+    server.outbox.clear()
+    server.transfer_leadership(3)
+    server.tick(server.settings.heartbeat_ticks)
+    for request in server.take(AppendEntries):
+        server.step(accepted(msgspec.structs.replace(request, prev_log_index=1, prev_log_term=2)))
+    assert not server.take(TimeoutNow)
+    server.request_read(7, lease=True)
+    assert server.reads == []
+
+
 def test_nothing_is_acknowledged_before_a_replaced_log_is_durable() -> None:
     """Heartbeats are answered at once, but claim only what is durable: here nothing that the snapshot brought."""
-    server = alone(log=[1, 1, 1], term=1, applied_index=1)
+    server = alone(log=[1, 1, 1], term=2, applied_index=1)
     server.is_disk_held = True
     snapshot = SnapshotMetadata(9, 2, configuration((1, 2, 3)), 0)
     server.stage(snapshot, entries_of_terms([1, 1, 1, 2, 2, 2, 2, 2, 2]))
     server.step(InstallSnapshot(2, 2, 1, snapshot))
+    server.node.compacted()  # storage still has its old base
     server.step(append(2, 2, 1, prev=(9, 2)))
-    assert all(reply.match_index <= 1 for reply in server.outbox if isinstance(reply, AppendEntriesReply))
-    assert not any(isinstance(reply, InstallSnapshotReply) for reply in server.outbox)
+    assert [reply.match_index for reply in server.take(AppendEntriesReply)] == [1]
+    assert not server.take(InstallSnapshotReply)
     server.sync()
-    assert [reply.match_index for reply in server.outbox if isinstance(reply, InstallSnapshotReply)] == [9]
+    assert [reply.match_index for reply in server.take(InstallSnapshotReply)] == [9]
+
+
+def test_a_late_disk_report_of_replaced_entries_makes_no_claim_for_the_new_ones() -> None:
+    """Entries 1-3 of term 1 are being written (step 1), term 2 begins (step 2), other entries 1-3 follow (step 3)."""
+    server = alone(term=1)
+    server.is_disk_held = True
+    server.step(append(1, 2, 1, entries=[command(index, 1) for index in (1, 2, 3)]))
+    server.step(append(2, 3, 1))
+    server.step(append(2, 3, 1, entries=[command(index, 2) for index in (1, 2, 3)]))
+    server.sync(2)
+    server.outbox.clear()
+    server.step(append(2, 3, 1, prev=(3, 2)))
+    assert [reply.match_index for reply in server.take(AppendEntriesReply)] == [0]
+    server.sync()
+    assert server.take_one(AppendEntriesReply, 3).match_index == 3
 
 
 def test_a_read_is_confirmed_by_the_smaller_quorum_of_a_new_configuration() -> None:
     """The answers are in already when the change makes them enough: no further answer may be needed."""
     server = leader_with_log([], term=1, voters=(1, 2, 3, 4))
     server.propose_configuration((1, 2))
-    server.accept_appends((2, 3, 4))
-    assert server.status.configuration == configuration((1, 2))
+    before = server.take(AppendEntries)
     server.request_read(7)
-    server.accept_appends((2,))
+    for request in before:
+        if request.recipient == 2:
+            server.step(accepted(request, read_round=1))
+    assert not server.reads, "three of four are needed while the configuration is joint"
+    for request in before:
+        if request.recipient == 3:
+            server.step(accepted(request))
+    assert server.status.configuration == configuration((1, 2))
     assert [read.request_id for read in server.reads] == [7]
+
+
+def test_a_commit_below_the_joint_configuration_does_not_leave_it() -> None:
+    """Raft §6: it is left once it is committed itself, not when something before it is."""
+    server = leader_with_log([], term=1, append_max_bytes=1)
+    server.propose(b"x")
+    server.propose_configuration((1, 2, 3, 4))
+    requests = server.take(AppendEntries)
+    with_x = [request for request in requests if [entry.data for entry in request.entries] == [b"x"]]
+    for request in with_x:
+        server.step(accepted(request))
+    assert server.commit_index == server.status.configuration_index - 1
+    assert server.status.configuration.is_joint
+    assert server.status.last_index == server.status.configuration_index
+
+
+def test_a_learner_whose_round_took_too_long_runs_another_one() -> None:
+    """Thesis §4.2.1: a round of an election timeout or more says that it would hold up commitment."""
+    server = leader_with_log([1] * 5, term=1)
+    server.propose_configuration((1, 2, 3), (4,))
+    server.accept_appends((2, 3))
+    for _ in range(server.settings.election_timeout_ticks):
+        server.tick()
+        server.accept_appends((2, 3))
+    last_index = server.status.last_index
+    server.step(AppendEntriesReply(server.term, 4, 1, True, last_index, last_index, 0, 0, 0))
+    assert not server.status.configuration.is_joint, "caught up, but slowly"
+    server.step(AppendEntriesReply(server.term, 4, 1, True, last_index, last_index, 0, 0, 0))
+    assert server.status.configuration.is_joint
+
+
+def test_an_old_refusal_does_not_stop_the_pipeline() -> None:
+    server = leader_with_log([1, 1, 1], term=1)
+    match_index = server.status.progress[2].match_index
+    assert server.status.progress[2].state == "replicate"
+    server.step(AppendEntriesReply(server.term, 2, 1, False, 0, match_index, 0, 0, 0))
+    assert server.status.progress[2].state == "replicate"
+
+
+def test_only_the_answer_to_the_newest_probe_moves_it() -> None:
+    """A pipeline that broke brings a refusal for each message in it; each would restart the probe."""
+    server = leader_alone(log=[1, 1, 1, 1, 1], term=1)
+    server.step(AppendEntriesReply(server.term, 2, 1, False, 0, 5, 3, 1, 0))
+    assert server.status.progress[2].next_index == 4
+    server.step(AppendEntriesReply(server.term, 2, 1, False, 0, 5, 1, 1, 0))
+    assert server.status.progress[2].next_index == 4
 
 
 def test_a_new_leader_says_farewell_for_one_that_died() -> None:
