@@ -92,15 +92,21 @@ class RaftkvCluster:
         for node in self.nodes:
             node.wait_ready()
         for node in self.nodes[1:]:
-            self.join(node)
+            self.join(node, through=self.nodes[0])  # until then each leads itself, so none is "the leader"
+        self._check_members()
 
     @property
     def children(self) -> list[Child]:
         return [node.child for node in self.nodes]
 
-    def join(self, node: Node) -> None:
+    def _check_members(self) -> None:
+        members = {str(member["id"]) for member in self.leader().stats()["latest_configuration"]}
+        if members != {node.node_id for node in self.nodes}:
+            raise BenchError(f"the cluster has the members {members}")
+
+    def join(self, node: Node, through: Node) -> None:
         body = {"node_id": node.node_id, "raft_address": node.raft_address}
-        status, answer = self.leader().call("POST", "/raft/join", body, timeout_s=60)
+        status, answer = through.call("POST", "/raft/join", body, timeout_s=60)
         if status != 200:
             raise BenchError(f"join of {node.node_id}: {status} {answer.decode()}")
 

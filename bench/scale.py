@@ -110,7 +110,7 @@ def _join(cluster: RaftkvCluster, report: Report, key_count: int) -> None:
         start = time.monotonic()
         fresh = cluster.add_node()
         fresh.wait_ready()
-        cluster.join(fresh)
+        cluster.join(fresh, through=leader)
         target = int(leader.stats()["applied_index"])
         wait_until(lambda: int(fresh.stats().get("applied_index", 0)) >= target, "the fresh node has all", 120)
         elapsed_s = time.monotonic() - start
