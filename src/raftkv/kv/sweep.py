@@ -24,10 +24,12 @@ class Sweeper:
 
     def __init__(self, store: OrderedStore) -> None:
         self._store = store
-        self._next_revision = 0
+        self._next_revision = 1
 
     def sweep(self, compact_revision: int, max_count: int) -> bool:
-        """One step; true when more is left."""
+        """One step; true when more is left. Cheap when there is nothing to do."""
+        if self._next_revision > compact_revision:
+            return False
         batch = self._store.new_batch()
         count = 0
         start = self._next_revision

@@ -47,8 +47,9 @@ class StateMachine(Protocol):
     def snapshot(self, directory: Path) -> None:
         """Write the state as of `last_applied` into `directory`, which must not exist; its parent does.
 
-        Called from the thread that applies, so that the position is exact, and must therefore be quick: the
-        runtime calls `flush` in a thread just before. Files are flat in `directory` and need not be synced.
+        Called from the thread that applies, so that the position is exact, and must therefore be quick when nothing
+        was applied since the last `flush`: the runtime flushes in a thread, holds entries back, flushes
+        the few that came meanwhile, and then calls this. Files are flat in `directory` and need not be synced.
         """
         ...
 
