@@ -336,7 +336,7 @@ def test_a_call_that_was_read_and_not_answered_in_time_has_an_unknown_outcome(pl
 
         second.handler.answer = ponder
         with pytest.raises(OutcomeUnknown, match=f"{second.address}: no answer in time"):
-            await first.transport.call(second.address, 1, b"", 0.1)
+            await first.transport.call(second.address, 1, b"", 1.0)
         assert is_asked.is_set()
         # The caller's impatience does not leave the other node's work half done.
         may_end.set()
@@ -638,4 +638,4 @@ def test_a_recorder_is_a_handler() -> None:
     from raftkv.transport import TransportHandler
 
     handler: TransportHandler = Recorder()
-    assert handler.accept_peer(1, 2, "node2") == ""
+    assert handler.accept_peer(PeerIdentity(1, 2, "node2")) == ""

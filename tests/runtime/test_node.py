@@ -305,3 +305,23 @@ def test_a_second_node_on_the_same_directory_is_refused(tmp_path: Path) -> None:
             await Node.start(small_settings(tmp_path, "node1"))
 
     run(tmp_path, story)
+
+
+def test_a_node_that_was_away_can_answer_a_leader_that_it_never_knew(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node1, node2, _ = await cluster.form(*THREE)
+        await node1.remove("node3")
+        await cluster.stop("node3")
+        await cluster.start("node4")
+        await cluster.join("node1", "node4")
+        node4 = cluster.nodes["node4"]
+        await node1.transfer_leadership("node4")
+        await until(lambda: node4.replica.is_leader, "node4 leads")
+        await cluster.stop("node1")
+        await node2.remove("node1")
+        node3 = await cluster.start("node3")
+        await put(node4, "k", "1")
+        await cluster.join("node2", "node3")
+        assert await get(node3, "k") == "1"
+
+    run(tmp_path, story)

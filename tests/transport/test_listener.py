@@ -124,7 +124,7 @@ def test_a_hello_in_single_bytes_is_as_good() -> None:
 def test_silence_is_ended_after_the_handshake_timeout() -> None:
     async def scenario() -> None:
         async with world() as made:
-            node = await made.start(2, settings=TransportSettings(handshake_timeout_ms=50))
+            node = await made.start(2, settings=TransportSettings(handshake_timeout_ms=300))
             async with dialed(node) as silent, dialed(node) as dripping, dialed(node) as honest:
                 honest.say_hello(Purpose.PEER, 3)
                 await honest.hear_reply()
@@ -214,7 +214,7 @@ def test_the_transport_s_own_frames_never_reach_the_node() -> None:
 def test_a_call_without_a_request_is_ended_and_its_place_is_free_again() -> None:
     async def scenario() -> None:
         async with world() as made:
-            node = await made.start(2, settings=TransportSettings(handshake_timeout_ms=50, max_calls=1))
+            node = await made.start(2, settings=TransportSettings(handshake_timeout_ms=300, max_calls=1))
             async with dialed(node) as idle:
                 idle.say_hello(Purpose.CALL, 0)
                 assert (await idle.hear_reply()).refusal == ""

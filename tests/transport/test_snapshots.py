@@ -14,7 +14,7 @@ from raftkv.transport.handshake import Purpose
 from tests.transport.raw import RawPeer, dialed, raw_listener
 from tests.transport.world import Node, run, world
 
-IMPATIENT = TransportSettings(snapshot_stall_timeout_ms=50, snapshot_accept_timeout_ms=50)
+IMPATIENT = TransportSettings(snapshot_stall_timeout_ms=250, snapshot_accept_timeout_ms=250)
 
 
 async def endless(size_bytes: int = 10) -> AsyncIterator[bytes]:

@@ -157,7 +157,7 @@ def test_tls_and_plain_do_not_mix_and_neither_hangs(ours: TlsFiles, is_listener_
 def test_connections_that_never_finish_tls_are_bounded_in_number_and_time(ours: TlsFiles, loop_name: str) -> None:
     async def scenario() -> None:
         async with world() as made:
-            node = await made.start(2, settings=secure(ours, handshake_timeout_ms=100, max_handshakes=5))
+            node = await made.start(2, settings=secure(ours, handshake_timeout_ms=500, max_handshakes=5))
             async with contextlib.AsyncExitStack() as stack:
                 silent = [await stack.enter_async_context(dialed(node)) for _ in range(15)]
                 for peer in silent:

@@ -74,9 +74,9 @@ class Recorder:
         self.unreachable.append(member_id)
         self.note()
 
-    def accept_peer(self, cluster_id: int, member_id: int, node_id: str) -> str:
+    def accept_peer(self, peer: PeerIdentity) -> str:
         if not self.refusal:
-            self.accepted.append(member_id)
+            self.accepted.append(peer.member_id)
         self.note()
         return self.refusal
 

@@ -51,10 +51,7 @@ class Node:
         self._is_stopping = False
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due_s = 0.0
-        identity = directory.identity
-        self.transport = Transport(
-            PeerIdentity(identity.cluster_id, identity.member_id, settings.node_id), self, transport_settings(settings)
-        )
+        self.transport = Transport(self._identity(), self, transport_settings(settings))
         self._lingering = LingeringPeers(self.transport.set_peers, self.loop.time)
         self.maintenance = Maintenance(settings, lambda: self.replica, self._log_needed_from, self.failed)
         self.snapshots = Snapshots(self)
@@ -184,6 +181,10 @@ class Node:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed(error)
 
+    def _identity(self) -> PeerIdentity:
+        identity = self.directory.identity
+        return PeerIdentity(identity.cluster_id, identity.member_id, self.settings.node_id, self.settings.raft_address)
+
     # Ticks
 
     def _tick(self) -> None:
@@ -231,8 +232,11 @@ class Node:
     def on_unreachable(self, member_id: MemberId) -> None:
         self.replica.unreachable(member_id)
 
-    def accept_peer(self, cluster_id: int, member_id: MemberId, node_id: str) -> str:
-        return "this node is stopping" if self._is_stopping or self._stopped.done() else ""
+    def accept_peer(self, peer: PeerIdentity) -> str:
+        if self._is_stopping or self._stopped.done():
+            return "this node is stopping"
+        self._lingering.meet(peer.member_id, peer.raft_address)
+        return ""
 
     async def on_snapshot(self, sender: MemberId, chunks: AsyncIterator[bytes]) -> None:
         await self.snapshots.receive(sender, chunks)
@@ -254,6 +258,5 @@ class Node:
             except BaseException as error:
                 self.failed(error)
                 raise
-        identity = self.directory.identity
-        self.transport.set_identity(PeerIdentity(identity.cluster_id, identity.member_id, self.settings.node_id))
+        self.transport.set_identity(self._identity())
         self.configuration_in_force(self.replica.configuration)

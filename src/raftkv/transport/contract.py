@@ -17,11 +17,15 @@ from raftkv.types import MemberId
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PeerIdentity:
-    """Who this node is to others: the cluster (random 63 bits), the member, and the name people give it."""
+    """Who a node is to others: the cluster (random 63 bits), the member, the name people give it, and where it listens.
+
+    `raft_address` (`host:port`) lets a member answer a peer that its own configuration does not know yet.
+    """
 
     cluster_id: int
     member_id: MemberId
     node_id: str
+    raft_address: str = ""
 
 
 class TransportHandler(Protocol):
@@ -33,7 +37,7 @@ class TransportHandler(Protocol):
     def on_unreachable(self, member_id: MemberId) -> None:
         """A connection to this peer was lost or a dial failed: what was sent lately is probably gone."""
 
-    def accept_peer(self, cluster_id: int, member_id: MemberId, node_id: str) -> str:
+    def accept_peer(self, peer: PeerIdentity) -> str:
         """Why not to take frames or snapshots of this member; "" to take them. The cluster id is ours already."""
 
     async def on_call(self, kind: int, payload: bytes) -> bytes:

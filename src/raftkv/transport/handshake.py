@@ -20,7 +20,7 @@ from raftkv.types import NOBODY, MemberId
 
 MAGIC = "raftkv-peer"
 PROTOCOL_VERSION = 1
-MAX_NODE_ID_CHARS = 255
+MAX_NAME_CHARS = 255
 
 
 class Purpose(enum.IntEnum):
@@ -41,6 +41,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     sender: MemberId
     node_id: str
     recipient: MemberId = NOBODY
+    raft_address: str = ""
+
+    @property
+    def identity(self) -> PeerIdentity:
+        """The dialer's, as it says."""
+        return PeerIdentity(self.cluster_id, self.sender, self.node_id, self.raft_address)
 
 
 class HelloReply(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +74,9 @@ _reply_decoder = msgspec.msgpack.Decoder(HelloReply)
 
 def encode_hello(identity: PeerIdentity, purpose: Purpose, recipient: MemberId) -> bytes:
     me = identity
-    return _encoder.encode(Hello(MAGIC, PROTOCOL_VERSION, purpose, me.cluster_id, me.member_id, me.node_id, recipient))
+    return _encoder.encode(
+        Hello(MAGIC, PROTOCOL_VERSION, purpose, me.cluster_id, me.member_id, me.node_id, recipient, me.raft_address)
+    )
 
 
 def encode_reply(identity: PeerIdentity, refusal: ConnectionRefusal | None) -> bytes:
@@ -84,8 +92,8 @@ def decode_hello(payload: bytes) -> Hello:
         hello = _hello_decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConnectionRefusal(RefusalReason.HANDSHAKE, f"not a hello: {error}") from error
-    if len(hello.node_id) > MAX_NODE_ID_CHARS:
-        raise ConnectionRefusal(RefusalReason.HANDSHAKE, "the node id in the hello is too long")
+    if max(len(hello.node_id), len(hello.raft_address)) > MAX_NAME_CHARS:
+        raise ConnectionRefusal(RefusalReason.HANDSHAKE, "a name in the hello is too long")
     return hello
 
 

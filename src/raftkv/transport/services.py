@@ -52,7 +52,7 @@ class Services:
             if self._call_count() >= self._settings.max_calls:
                 raise ConnectionRefusal(RefusalReason.TOO_MANY, "it serves as many calls as it may")
             return
-        reason = self._handler.accept_peer(hello.cluster_id, hello.sender, hello.node_id)
+        reason = self._handler.accept_peer(hello.identity)
         if reason:
             raise ConnectionRefusal(RefusalReason.MEMBER, reason)
         is_new = hello.purpose is Purpose.PEER and hello.sender not in self._peers
