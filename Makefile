@@ -1,6 +1,6 @@
 # Everything here works on a machine that has only Python >= 3.11, pip, make and git.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types check bench system-packages clean
+.PHONY: help install demo test lint format types check reference bench system-packages clean
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -34,6 +34,9 @@ types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test ## all of the above checks
+
+reference: $(STAMP) ## write the generated pages of docs/reference anew
+	$(BIN)/python -m scripts.make_reference
 
 bench: $(STAMP) ## measure against etcd (needs `make system-packages` once)
 	$(BIN)/python -m bench $(BENCH_ARGS)

@@ -110,7 +110,7 @@ def test_a_server_that_is_no_address_is_named(raftkv: Command) -> None:
 
 CONFIGURATION = [
     {"suffrage": "Voter", "id": "node1", "address": "127.0.0.1:1111"},
-    {"suffrage": "Learner", "id": "node2", "address": "127.0.0.1:1112"},
+    {"suffrage": "Nonvoter", "id": "node2", "address": "127.0.0.1:1112"},
 ]
 
 
@@ -122,7 +122,7 @@ def test_members_and_stats_as_tables_and_as_json(raftkv: Command) -> None:
         assert json.loads(raftkv("stats", "--json", "-s", server.address).out)["state"] == "Leader"
     assert "node2" in table
     assert rows[0] == {"node_id": "node1", "raft_address": "127.0.0.1:1111", "suffrage": "voter", "is_leader": True}
-    assert "suffrage=Learner  id=node2" in stats
+    assert "suffrage=Nonvoter  id=node2" in stats
 
 
 def test_join_and_remove(raftkv: Command) -> None:

@@ -147,7 +147,7 @@ def test_values_that_json_cannot_hold_never_leave(run: Run, closed_address: str)
 def test_members_are_read_from_the_stats(run: Run) -> None:
     configuration = [
         {"id": "node1", "address": "127.0.0.1:1111", "suffrage": "Voter"},
-        {"id": "node2", "address": "127.0.0.1:1112", "suffrage": "Learner"},
+        {"id": "node2", "address": "127.0.0.1:1112", "suffrage": "Nonvoter"},
     ]
     with ScriptedServer(ok({"leader": "node1", "latest_configuration": configuration})) as server:
         one, two = run(server.address, "members")

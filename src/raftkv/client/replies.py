@@ -135,7 +135,7 @@ def members_of(stats: Mapping[str, Any]) -> list[MemberInfo]:
         MemberInfo(
             node_id=str(member.get("id", "")),
             raft_address=str(member.get("address", "")),
-            suffrage=str(member.get("suffrage", "")).lower(),
+            suffrage="voter" if member.get("suffrage") == "Voter" else "learner",
             is_leader=bool(leader) and member.get("id") == leader,
         )
         for member in stats.get("latest_configuration", [])
