@@ -195,9 +195,8 @@ def _endpoint(handler: Handler, heads: Callable[[], Heads], path: str) -> Callab
 
 def _response(answer: Answer, heads: Heads) -> Response:
     response = Response(answer.body, answer.status)
-    names = {name for name, _ in answer.headers}
-    position = [pair for pair in heads.position_headers() if pair[0] not in names]
-    response.raw_headers[:] = [*answer.headers, *position, (b"content-length", b"%d" % len(answer.body))]
+    length = (b"content-length", b"%d" % len(answer.body))
+    response.raw_headers[:] = [*answer.headers, *heads.position_headers(answer), length]
     return response
 
 

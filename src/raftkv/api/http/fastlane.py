@@ -22,7 +22,7 @@ from typing import Any
 
 from raftkv.api.http.connection import Connection
 from raftkv.api.http.metrics import BOUNDS_S, RouteStats
-from raftkv.api.http.request import PLAIN_HEADERS, Request
+from raftkv.api.http.request import PLAIN_HEADERS, PLAIN_OR_CONNECTION, Request
 from raftkv.api.http.responses import error_answer, operation_answer, to_json
 from raftkv.api.http.routes import STORE, STORE_KEY
 from raftkv.api.http.shared import Shared
@@ -70,18 +70,18 @@ class FastLane(Connection):
         self._started_s = 0.0
 
     def on_message_complete(self) -> None:
-        headers = self._headers
-        if (
-            self._is_busy
-            or not self._is_quiet
-            or self._body
-            or not PLAIN_HEADERS.issuperset(headers)
-            or not self.parser.should_keep_alive()
+        headers, parser = self._headers, self.parser
+        if self._is_busy or not self._is_quiet or self._body or not parser.should_keep_alive():
+            self.take()
+            return
+        if not PLAIN_HEADERS.issuperset(headers) and (
+            # "Connection: keep-alive" is sent by many clients; one of HTTP/1.0 wants to hear it back.
+            not PLAIN_OR_CONNECTION.issuperset(headers) or parser.get_http_version() != "1.1"
         ):
             self.take()
             return
         url = self._urls[-1]
-        method = self.parser.get_method()
+        method = parser.get_method()
         started_s = perf_counter()
         if method == b"GET":
             if url.startswith(PREFIX) and len(self._urls) == 1:

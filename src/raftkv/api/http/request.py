@@ -15,15 +15,30 @@ CHECK_SIZE = b""
 """No header has an empty name. The connection adds it to one that came in several reads, which keeps the request
 out of the shortest path, so that `check_sizes` looks at it."""
 
+_CONNECTION = frozenset([b"Connection", b"connection"])
 _HARMLESS = ("Host", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Content-Length")
 PLAIN_HEADERS = frozenset(name.encode() for header in _HARMLESS for name in (header, header.lower()))
 """Headers that change nothing here but for type and length of the body, as clients usually write them."""
+
+PLAIN_OR_CONNECTION = PLAIN_HEADERS | _CONNECTION
 
 
 class Request:
     """`headers` has lower-case names; of equal ones the first is kept, so that two Content-Type lines work."""
 
-    __slots__ = ("body", "error", "headers", "keep_alive", "method", "path", "query", "started_s", "url", "version")
+    __slots__ = (
+        "_is_in_pieces",
+        "body",
+        "error",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "started_s",
+        "url",
+        "version",
+    )
 
     def __init__(
         self, method: bytes, url: bytes, version: str, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool
@@ -34,7 +49,7 @@ class Request:
         self.headers: dict[bytes, bytes] = {}
         for name, value in headers.items():
             self.headers.setdefault(name.lower(), value)
-        self.headers.pop(CHECK_SIZE, None)
+        self._is_in_pieces = self.headers.pop(CHECK_SIZE, None) is not None
         self.body = body
         self.keep_alive = keep_alive
         self.error: BaseException | None = None
@@ -67,6 +82,8 @@ class Request:
     def check_sizes(self, limits: Limits) -> None:
         if len(self.url) > limits.url_bytes:
             raise UrlTooLong("URL", len(self.url), limits.url_bytes, "max_key_bytes")
+        if not self._is_in_pieces:
+            return  # one read is never longer than the limit (see `Intake.data_received`)
         size = sum(len(name) + len(value) + 4 for name, value in self.headers.items())
         if size > limits.header_bytes:
             raise HeaderTooLarge("header", size, limits.header_bytes, "max_header_bytes")

@@ -40,6 +40,8 @@ class Answer(NamedTuple):
     status: int
     headers: Headers
     body: bytes
+    revision: int | None = None
+    """A write's own; None stands for that of the state when the answer is rendered."""
 
 
 class Heads:
@@ -50,6 +52,7 @@ class Heads:
         self._date = b""
         self.position: PositionView | None = None
         self._fields: Headers = []
+        self._lines = b""  # of every answer: date, position without the revision, and how the connection goes on
         self.local_read = b""
         """Everything of an answer 200 to a local read, up to and with `content-length: `."""
         self.linearizable_read = b""
@@ -80,12 +83,12 @@ class Heads:
         if position.is_marked_stale:
             fields.append((b"x-raftkv-stale", b"true"))
         self._fields = fields
-        common = b"%bdate: %b\r\ncontent-type: application/json\r\n%b%b" % (
-            STATUS_LINES[200],
+        self._lines = b"date: %b\r\n%b%b" % (
             self._date,
             b"connection: close\r\n" if self.is_closing else b"",
             b"".join([b"%b: %b\r\n" % field for field in fields]),
         )
+        common = b"%b%bcontent-type: application/json\r\n" % (STATUS_LINES[200], self._lines)
         read = b"%bx-raftkv-revision: %d\r\nx-raftkv-consistency: %b\r\ncontent-length: "
         self.write = common
         self.local_read = read % (common, position.revision, b"local")
@@ -93,22 +96,26 @@ class Heads:
 
     def render(self, answer: Answer, *, keep_alive: bool, with_body: bool = True) -> bytes:
         """A whole answer that has no template of its own."""
-        lines = [STATUS_LINES[answer.status], b"date: %b\r\n" % self._date]
-        lines += [b"%b: %b\r\n" % pair for pair in answer.headers]
-        names = {name for name, _ in answer.headers}
-        lines += [b"%b: %b\r\n" % pair for pair in self.position_headers() if pair[0] not in names]
-        if not keep_alive or self.is_closing:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(answer.body))
-        if with_body:
-            lines.append(answer.body)
-        return b"".join(lines)
-
-    def position_headers(self) -> Headers:
         position = self._node.position()
         if position is not self.position:
             self.refresh(position)
-        return [(b"x-raftkv-revision", b"%d" % position.revision), *self._fields]
+        return b"%b%b%b%bx-raftkv-revision: %d\r\ncontent-length: %d\r\n\r\n%b" % (
+            STATUS_LINES[answer.status],
+            self._lines,
+            b"" if keep_alive or self.is_closing else b"connection: close\r\n",
+            b"".join([b"%b: %b\r\n" % pair for pair in answer.headers]),
+            position.revision if answer.revision is None else answer.revision,
+            len(answer.body),
+            answer.body if with_body else b"",
+        )
+
+    def position_headers(self, answer: Answer) -> Headers:
+        """For the slow lane, which wants headers and not lines."""
+        position = self._node.position()
+        if position is not self.position:
+            self.refresh(position)
+        revision = position.revision if answer.revision is None else answer.revision
+        return [(b"x-raftkv-revision", b"%d" % revision), *self._fields]
 
 
 def operation_answer(operation: Operation, result: Any) -> Answer:
@@ -119,11 +126,10 @@ def operation_answer(operation: Operation, result: Any) -> Answer:
         value = result if operation.consistency is Consistency.LOCAL else result.value
         headers = [JSON_TYPE, (b"x-raftkv-consistency", operation.consistency.encode())]
         return Answer(200, headers, FETCHED % (key_json(operation.key), value))
-    headers = [JSON_TYPE, (b"x-raftkv-revision", b"%d" % result.revision)]
     command = operation.command
     if isinstance(command, Put):
-        return Answer(200, headers, STORED % (key_json(command.key), command.value))
-    return Answer(200, headers, REMOVED % key_json(command.key))
+        return Answer(200, [JSON_TYPE], STORED % (key_json(command.key), command.value), result.revision)
+    return Answer(200, [JSON_TYPE], REMOVED % key_json(command.key), result.revision)
 
 
 def key_json(key: bytes) -> bytes:
