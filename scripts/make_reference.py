@@ -68,7 +68,7 @@ def errors_page() -> str:
         "# Errors", NOTE, "",
         "Every error answers three questions: whose fault is it, did the request happen, may I retry?",
         "",
-        "- `outcome` `rejected`: surely not applied. Once the cause is gone the same request may be sent again.",
+        "- `outcome` `rejected`: surely not applied. After a 503 or 504 the same request may be sent again as it is.",
         "- `outcome` `unknown`: perhaps applied, perhaps not, or not yet. Read before you repeat it.",
         "",
         "The body of an error answer is",

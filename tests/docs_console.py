@@ -1,8 +1,8 @@
 """Runs the `console` blocks of a page for real: programs in the background, then command after command.
 
 A line that begins with `$ ` is a command; the lines up to the next one are its output, in which `…` stands for
-anything. No lines mean that the output is not shown. In a block that is marked `terminals` each command is a program that
-goes on running. Ports are replaced by free ones, because others may use those of the page.
+anything. No lines mean that the output is not shown. In a block that is marked `terminals` each command is a program
+that goes on running. Ports are replaced by free ones, because others may use those of the page.
 """
 
 from __future__ import annotations
