@@ -14,7 +14,7 @@ import pytest
 from raftkv.errors import DataDirectoryError, InvariantViolation
 from raftkv.storage import DataDirectory
 from raftkv.storage.identity import Identity
-from tests.storage.crashes import Crash, crash_at
+from tests.storage.crashes import Crash, crash_at, recorded_syncs
 
 RUN_AND_HOLD = """
 import sys, pathlib
@@ -218,6 +218,21 @@ def test_a_switch_keeps_ids_that_are_not_given(tmp_path: Path) -> None:
     after = directory.switch(generation)
     assert (after.cluster_id, after.member_id) == (before.cluster_id, before.member_id)
     directory.close()
+
+
+def test_a_new_generation_is_durable_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the rename must find every file of what the identity now names (ZOOKEEPER-2310)."""
+    directory = open_directory(tmp_path)
+    switch = prepared(directory)
+    with recorded_syncs(monkeypatch) as events:
+        switch()
+    directory.close()
+    identity = tmp_path / "identity.json"
+    counts = events.index(f"rename {identity}.new {identity}")
+    new = tmp_path / "generation-2"
+    paths = [new, new / "wal", new / "wal" / "log", new / "state", new / "state" / "data", tmp_path, f"{identity}.new"]
+    assert {f"sync {path}" for path in paths} <= set(events[:counts])
+    assert f"sync {tmp_path}" in events[counts:]
 
 
 def test_a_half_made_generation_cannot_be_switched_to(tmp_path: Path) -> None:

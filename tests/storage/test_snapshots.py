@@ -14,6 +14,7 @@ from raftkv.kv import KeyValueMachine, Put
 from raftkv.storage import RocksStore, SnapshotSink, SnapshotSource, free_bytes
 from raftkv.storage.snapshot_chunks import Begin, Chunk, Data, End, FileEnd, encode_chunk, extend_manifest
 from tests.kv.model import commands_entry
+from tests.storage.crashes import recorded_syncs
 
 CHUNK_BYTES = 300
 FILES = {"CURRENT": b"MANIFEST-1\n", "MANIFEST-1": bytes(100), "000001.sst": bytes(range(150)), "empty": b""}
@@ -176,12 +177,14 @@ def test_only_plain_names_are_written(tmp_path: Path, name: str) -> None:
     [
         [lambda n: Begin(n, 2, 9), lambda n: FileEnd(n, "a", 0, 0), lambda n: FileEnd(n, "a", 0, 0)],
         [lambda n: Begin(n, 0, 0), lambda n: FileEnd(n, "a", 0, 0)],
+        [lambda n: Begin(n, 1, 0), lambda n: FileEnd(n, "a", 0, 0), lambda n: FileEnd(n, "b", 0, 0)],
         [lambda n: Begin(n, 1, 3), lambda n: Data(n, "a", 0, b"four")],
         [lambda n: Begin(n, 1, 9), lambda n: Data(n, "a", 1, b"four")],
         [lambda n: Begin(n, 1, 9), lambda n: Data(n, "a", -1, b"four")],
         [lambda n: Begin(n, 2, 9), lambda n: Data(n, "a", 0, b"x"), lambda n: Data(n, "b", 0, b"x")],
         [lambda n: Begin(n, 1, 9), lambda n: Data(n, "a", 0, b"")],
         [lambda n: Begin(n, 1, 1), lambda n: Data(n, "a", 0, b"x"), lambda n: FileEnd(n, "a", 1, 7)],
+        [lambda n: Begin(n, 1, 0), lambda n: FileEnd(n, "a", 1, 0)],
         [lambda n: Begin(n, 1, 1), lambda n: Data(n, "a", 0, b"x"), lambda n: End(n, 0)],
         [lambda n: Begin(n, 1, 0), lambda n: End(n, 0)],
         [lambda n: Begin(n, 0, 1), lambda n: End(n, 0)],
@@ -195,7 +198,27 @@ def test_only_plain_names_are_written(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_well_formed_nonsense_is_refused(tmp_path: Path, chunks: list[Callable[[int], Chunk]]) -> None:
-    assert_refused(hostile(*chunks), tmp_path)
+    """Each at its last chunk, so that no more of it is taken than is known to be good."""
+    *before, last = hostile(*chunks)
+    sink = SnapshotSink(tmp_path / "staged")
+    for chunk in before:
+        sink.write(chunk)
+    with pytest.raises(PeerProtocolError):
+        sink.write(last)
+    sink.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_is_durable_before_the_snapshot_has_its_name(
+    tmp_path: Path, stream: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = tmp_path / "staged"
+    with recorded_syncs(monkeypatch) as events:
+        receive(stream, staged)
+    named = events.index(f"rename {staged}.new {staged}")
+    paths = [f"{staged}.new", *(f"{staged}.new/{name}" for name in FILES)]
+    assert {f"sync {path}" for path in paths} <= set(events[:named])
+    assert events[named + 1 :] == [f"sync {tmp_path}"]
 
 
 def test_a_snapshot_that_does_not_fit_is_refused_before_its_first_byte(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class DataDirectory:
         with files.explain(f"cannot open the data directory {path}"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (path / IDENTITY_NAME).exists():
-                _check_is_unused(path)  # and again under the lock; here so that a foreign directory gets no LOCK
+                _check_is_unused(path)  # before the lock, so that a foreign directory gets not even that
             lock = DirectoryLock.acquire(path / LOCK_NAME)
             try:
                 return cls._open_locked(path, lock, node_id)
@@ -80,7 +80,6 @@ class DataDirectory:
     def _open_locked(cls, path: Path, lock: DirectoryLock, node_id: str) -> DataDirectory:
         identity = read_identity(path / IDENTITY_NAME)
         if identity is None:
-            _check_is_unused(path)
             identity = _new_identity(node_id)
             _make_generation(path, identity.generation)
             write_identity(path / IDENTITY_NAME, identity)
