@@ -8,7 +8,8 @@ done = common.done
 function init(args)
   keys = tonumber(args[1])
   common.seed(seed)
-  tail = "?consistency=" .. args[2] .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\n\r\n"
+  local query = args[2] == "local" and "" or "?consistency=" .. args[2] -- local is what a plain GET means
+  tail = query .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\n\r\n"
 end
 
 function request()
