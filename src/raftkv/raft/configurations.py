@@ -25,7 +25,7 @@ def decode_configuration(data: bytes) -> Configuration:
     """Raises `InvalidInput` for bytes that are no configuration, or one that could not be used."""
     try:
         configuration = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"not a configuration: {error}") from error
     problem = configuration_problem(configuration)
     if problem:

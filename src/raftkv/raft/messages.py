@@ -142,5 +142,5 @@ def decode_message(data: bytes | memoryview) -> Message:
     """Raises `PeerProtocolError` for anything that is not exactly one message."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerProtocolError(f"not a Raft message: {error}") from error

@@ -50,5 +50,5 @@ class KeyValueCodec:
     def decode_results(self, data: bytes) -> list[Any]:
         try:
             return list(_results_decoder.decode(data))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise PeerProtocolError(f"not the results of a batch: {error}") from error

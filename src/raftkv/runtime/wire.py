@@ -128,5 +128,5 @@ def decode(data: bytes | memoryview, kind: type[_T]) -> _T:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         return decoder.decode(data)  # type: ignore[return-value]
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerProtocolError(f"not a {kind.__name__}: {error}") from error

@@ -61,7 +61,7 @@ def decode_error(payload: bytes) -> RaftkvError:
     """The same error as at the other node; `OutcomeUnknown` if it is of a class that this version lacks."""
     try:
         told = _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return OutcomeUnknown("the other node answered with an error that cannot be read")
     cls = _travelling_classes().get(told.name, OutcomeUnknown)
     error = cls.__new__(cls)

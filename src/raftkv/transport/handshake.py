@@ -90,7 +90,7 @@ def decode_hello(payload: bytes) -> Hello:
     _check_prologue(payload)
     try:
         hello = _hello_decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConnectionRefusal(RefusalReason.HANDSHAKE, f"not a hello: {error}") from error
     if max(len(hello.node_id), len(hello.raft_address)) > MAX_NAME_CHARS:
         raise ConnectionRefusal(RefusalReason.HANDSHAKE, "a name in the hello is too long")
@@ -101,7 +101,7 @@ def decode_reply(payload: bytes) -> HelloReply:
     """Raises `ConnectionRefusal` for anything but an answer that we understand."""
     try:
         return _reply_decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _check_prologue(payload)
         raise ConnectionRefusal(RefusalReason.HANDSHAKE, f"not an answer to a hello: {error}") from error
 
@@ -109,7 +109,7 @@ def decode_reply(payload: bytes) -> HelloReply:
 def _check_prologue(payload: bytes) -> None:
     try:
         prologue = _prologue_decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConnectionRefusal(RefusalReason.HANDSHAKE, f"not a raftkv handshake: {error}") from error
     if prologue.magic != MAGIC:
         raise ConnectionRefusal(RefusalReason.HANDSHAKE, "not a raftkv handshake")
