@@ -43,7 +43,7 @@ class Cluster:
         seed: int = 0,
         **knobs: object,
     ) -> None:
-        """`spare` servers run with an empty configuration: they know nobody until a leader writes to them.
+        """`spare` servers are in no configuration: they know the first one, as a server that is about to join does.
 
         `logs` gives servers a log to start with, as the paper's figures draw it: one term for each entry.
         `term` is the least that they know of.
@@ -61,15 +61,13 @@ class Cluster:
         for member_id in (m.member_id for m in initial.voters + initial.learners):
             self.add_server(member_id, initial, (logs or {}).get(member_id, ()), term)
         for member_id in spare:
-            self.add_server(member_id)
+            self.add_server(member_id, initial)
 
-    def add_server(
-        self, member_id: MemberId, initial: Configuration | None = None, log: Sequence[int] = (), term: int = 0
-    ) -> Server:
+    def add_server(self, member_id: MemberId, initial: Configuration, log: Sequence[int] = (), term: int = 0) -> Server:
         settings = RaftSettings(member_id=member_id, **self.knobs)  # type: ignore[arg-type]
         server = Server(
             member_id,
-            initial or Configuration(),
+            initial,
             entries=entries_of_terms(log),
             hard_state=HardState(max(term, *log) if log else term),
             seed=self.seed,
@@ -230,9 +228,12 @@ class Cluster:
 
     def read(self, member_id: MemberId, lease: bool = False) -> int:
         """Ask for a read on that server; returns its request id."""
-        request_id = next(self._request_ids)
+        request_id = self.next_request_id()
         self.servers[member_id].request_read(request_id, lease)
         return request_id
+
+    def next_request_id(self) -> int:
+        return next(self._request_ids)
 
     def commands(self) -> dict[MemberId, list[bytes]]:
         return {server.member_id: server.machine.commands for server in self.alive()}

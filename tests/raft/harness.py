@@ -216,6 +216,8 @@ class Server:
         if effects.snapshot is not None:
             content = self.staged[effects.snapshot.last_index, effects.snapshot.last_term]
             self.machine.history = list(content)
+            if effects.snapshot.configuration_index == 0:
+                self.initial = effects.snapshot.configuration  # the cluster's first one, which no entry holds
             self.machine.flush()
             self.unapplied.clear()
 
@@ -305,6 +307,11 @@ class Server:
     @property
     def status(self) -> Status:
         return self.node.status()
+
+    @property
+    def is_installing(self) -> bool:
+        """A snapshot was decided on but is not durable yet, so the state machine is still the old one."""
+        return any(effects.snapshot is not None for effects in self.unsynced)
 
     @property
     def role(self) -> Role:

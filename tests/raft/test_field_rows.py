@@ -146,6 +146,26 @@ def test_row_03_removing_one_of_two_does_not_strand_the_other() -> None:
     assert cluster[2].role is Role.LEADER
 
 
+def test_row_03_a_leader_that_removed_itself_leads_once_more_when_only_it_has_that_entry() -> None:
+    """Thesis §4.2.2, figure 4.6: leader 1 of two appends its own removal and crashes. 2 cannot win against
+    1's longer log, so 1 has to be elected again, by 2's vote alone, to finish the change."""
+    cluster = Cluster((1, 2))
+    cluster.elect(1)
+    cluster.tick(10)
+    cluster[1].propose_configuration((2,))
+    cluster.deliver_only(AppendEntries)
+    cluster.deliver_only(AppendEntriesReply)
+    assert ids(cluster[1].status.configuration) == ({2}, set(), set())
+    assert ids(cluster[2].status.configuration) == ({2}, {1, 2}, set())
+    cluster.lose_all()
+    cluster.crash(1)
+    cluster.restart(1)
+    cluster.tick(200)
+    assert cluster[2].role is Role.LEADER
+    assert ids(cluster[2].status.configuration) == ({2}, set(), set())
+    assert cluster[1].role is Role.FOLLOWER
+
+
 # ---- 4. term and vote durable, atomically, before the reply
 
 

@@ -358,6 +358,8 @@ def test_a_newer_term_heard_of_by_accident_does_not_end_what_was_promised() -> N
     """Thesis §6.4.1: server 1 promised leader 2 not to vote for an election timeout. A late reply of a failed candidate
     makes it adopt a newer term; if that freed its vote, server 3 could lead while 2 still has its lease."""
     server = alone(term=1, lease_reads=True)
+    server.node.set_randomized_election_timeout(1000)
+    server.tick(2 * server.settings.election_timeout_ticks)
     server.step(append(1, 2, 1))
     server.step(PreVoteReply(5, 3, 1, 2, False))
     server.step(vote_request(6, 3, 1))
