@@ -22,7 +22,7 @@ RESIDENT_LIMIT_MB = 250
 RESTART_LIMIT_S = 3.0
 JOIN_LIMIT_S = 20.0
 STALL_LIMIT_MS = 50.0
-STALL_GAUGE = "raftkv_loop_stall_max_seconds"
+STALL_GAUGE = "raftkv_loop_longest_stall_seconds"
 
 
 class Prober:
