@@ -1,4 +1,4 @@
-"""Real nodes in this process: real files, real sockets on loopback, small limits; waiting is for events, with a deadline."""
+"""Real nodes in this process: real files, real sockets on loopback, small limits. Every wait has a deadline."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def small_settings(directory: Path, node_id: str, **changes: Any) -> Settings:
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Poll the event loop's state; there is no event for "all nodes agree"."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- the condition spans several nodes
             await asyncio.sleep(0.005)
     assert condition(), what
 

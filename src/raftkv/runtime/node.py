@@ -9,13 +9,14 @@ the core) stops the node at once: it neither votes nor acknowledges any more, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from raftkv.errors import RaftkvError, Unavailable
+from raftkv.errors import RaftkvError, Rejected, Unavailable
 from raftkv.kv import Command
 from raftkv.raft import Leadership
 from raftkv.runtime import wire
@@ -30,7 +31,8 @@ from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.runtime.snapshots import Snapshots
 from raftkv.runtime.status import stats_of
-from raftkv.storage import DataDirectory, Wal
+from raftkv.runtime.threads import run_in_thread
+from raftkv.storage import DataDirectory, FileOps, OsFiles, Wal
 from raftkv.transport import PeerIdentity, Transport
 from raftkv.types import Configuration, Consistency, HardState, MemberId, SnapshotMetadata, WriteMode
 
@@ -40,15 +42,18 @@ _log = logging.getLogger("raftkv.node")
 class Node:
     """See the module; made by `Node.start`. Everything is for the loop's thread."""
 
-    def __init__(self, settings: Settings, directory: DataDirectory) -> None:
+    def __init__(self, settings: Settings, directory: DataDirectory, files: FileOps) -> None:
         self.settings = settings
         self.directory = directory
+        self.files = files
         self.replica: Replica
+        self._is_open = False
+        """There is a replica."""
         self.metrics_registry = CollectorRegistry()
         self.loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped: asyncio.Future[None] = self.loop.create_future()
-        self._is_stopping = False
+        self._stopping: asyncio.Task[None] | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due_s = 0.0
         self.transport = Transport(self._identity(), self, transport_settings(settings))
@@ -60,23 +65,31 @@ class Node:
         self.metrics_registry.register(NodeCollector(self))
 
     @classmethod
-    async def start(cls, settings: Settings) -> Node:
-        """Open, recover and begin to take part.
+    async def start(cls, settings: Settings, *, files: FileOps | None = None) -> Node:
+        """Open, recover and begin to take part; `files` is where the log lives, the operating system's by default.
 
-        Raises `DataDirectoryError`, `CorruptData`, or `OSError` when a port is in use.
+        Raises `DataDirectoryError`, `CorruptData`, another `StorageError`, or `OSError` when a port is in use; nothing
+        is left open then, nor after a cancellation.
         """
-        directory = await asyncio.to_thread(DataDirectory.open, settings.data_dir, settings.node_id)
+        directory = await run_in_thread(
+            lambda: DataDirectory.open(settings.data_dir, settings.node_id), DataDirectory.close
+        )
         try:
-            node = cls(settings, directory)
-            await node._start()
+            node = cls(settings, directory, files or OsFiles())
         except BaseException:
             directory.close()
+            raise
+        try:
+            await node._start()
+        except BaseException:
+            await node._close()
             raise
         return node
 
     async def _start(self) -> None:
         joining = Joining(self)
         self.replica = await open_replica(self, joining.should_bootstrap)
+        self._is_open = True
         await self.transport.start(self.settings.raft_host, self.settings.raft_port)
         self.configuration_in_force(self.replica.configuration)
         self._tick_due_s = self.loop.time()
@@ -84,6 +97,8 @@ class Node:
         self.spawn(self.maintenance.run())
         self.replica.standing.campaign_if_alone()
         self.spawn(joining.run())
+        if self._stopped.done():
+            self._stopped.result()  # raises what has already gone wrong
 
     # The API's view (`api.port.NodePort`)
 
@@ -121,12 +136,20 @@ class Node:
     # Stopping
 
     async def stop(self) -> None:
-        """Hand leadership over, end all work, flush, close. Idempotent; the data directory is free on return."""
-        if not self._is_stopping:
-            self._is_stopping = True
-            if not self._stopped.done():
-                await self._hand_over()
-            await self._close()
+        """Hand leadership over, end all work, flush, close. Idempotent; the data directory is free on return.
+
+        It goes on if the caller is cancelled. Raises `StorageError` when the state could not be flushed.
+        """
+        if self._stopping is None:
+            self._stopping = self.loop.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        if not self._stopped.done():
+            await self._hand_over()
+        try:
+            await self._close(is_flushing=not self._stopped.done())
+        finally:
             if not self._stopped.done():
                 self._stopped.set_result(None)
 
@@ -139,7 +162,8 @@ class Node:
         if self._stopped.done():
             return
         _log.critical("the node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
-        self.replica.close_queues()
+        if self._is_open:
+            self.replica.close_queues()
         self.transport.set_peers({})
         self._stopped.set_exception(error)
         self._stopped.exception()  # retrieved here: a node that nobody waits for is not an unhandled error
@@ -147,28 +171,33 @@ class Node:
     async def _hand_over(self) -> None:
         others = [m for m in self.replica.configuration.voters if m.member_id != self.replica.own.member_id]
         if self.replica.is_leader and others:
-            await self.replica.standing.hand_over(None, self.settings.shutdown_timeout_ms / 1000)
+            with contextlib.suppress(Rejected):  # no longer the leader, or nobody to take over: nothing to hand over
+                await self.replica.standing.hand_over(None, self.settings.shutdown_timeout_ms / 1000)
 
-    async def _close(self) -> None:
+    async def _close(self, *, is_flushing: bool = False) -> None:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        self.replica.close_queues()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.transport.stop()
-        replica = self.replica
-        has_failed = self._stopped.done()
+        if self._is_open:
+            self.replica.close_queues()
+        # An exchange of files that has begun comes to its end first: what it opens would be closed by nobody.
+        async with self.maintenance.state_lock:
+            if self._is_open:
+                self.replica.close_queues()  # of the replica that the exchange has made
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.transport.stop()
+            await run_in_thread(lambda: self._close_files(is_flushing))
 
-        def close_files() -> None:
-            if not has_failed:
-                replica.machine.flush()
-            replica.log.wal.close()
-            replica.machine.close()
-            self.directory.close()
-
-        await asyncio.to_thread(close_files)
+    def _close_files(self, is_flushing: bool) -> None:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.directory.close)
+            if self._is_open:
+                closing.callback(self.replica.machine.close)
+                closing.callback(self.replica.log.wal.close)
+                if is_flushing:
+                    self.replica.machine.flush()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the node until it stops; an error that gets out of it stops the node."""
@@ -194,7 +223,7 @@ class Node:
         self._lingering.expire()
         interval_s = self.settings.tick_interval_ms / 1000
         self._tick_due_s = max(self._tick_due_s + interval_s, now_s)
-        if not self._stopped.done() or not self._is_stopping:
+        if not self._stopped.done():
             self._tick_handle = self.loop.call_at(self._tick_due_s, self._tick)
 
     def _log_needed_from(self) -> int:
@@ -233,7 +262,7 @@ class Node:
         self.replica.unreachable(member_id)
 
     def accept_peer(self, peer: PeerIdentity) -> str:
-        if self._is_stopping or self._stopped.done():
+        if self._stopping is not None or self._stopped.done():
             return "this node is stopping"
         self._lingering.meet(peer.member_id, peer.raft_address)
         return ""
@@ -242,7 +271,7 @@ class Node:
         await self.snapshots.receive(sender, chunks)
 
     async def on_call(self, kind: int, payload: bytes) -> bytes:
-        if self._is_stopping or self._stopped.done():
+        if self._stopping is not None or self._stopped.done():
             raise Unavailable("this node is stopping")
         return await self.calls.answer(kind, payload)
 

@@ -7,7 +7,7 @@ then named by one rename. Term and vote are carried over wherever the cluster st
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from raftkv.kv import KeyValueMachine
 from raftkv.runtime import wire
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
+from raftkv.runtime.threads import run_in_thread
 from raftkv.storage import Generation, RocksSettings, RocksStore, Wal, WalSettings, WalStep
 from raftkv.transport import TlsFiles, TransportSettings
 from raftkv.types import Configuration, HardState, Member, SnapshotMetadata
@@ -29,19 +30,22 @@ async def open_replica(node: Node, should_bootstrap: Callable[[], Awaitable[bool
     """Recover what the directory holds; a directory without a cluster asks `should_bootstrap` to make one."""
     directory, settings = node.directory, node.settings
     generation = directory.current
-    wal = await asyncio.to_thread(open_wal, node, generation.wal_directory)
-    try:
+    with contextlib.ExitStack() as opened:  # closes what is open when anything from here on fails
+        wal = await run_in_thread(lambda: open_wal(node, generation.wal_directory), Wal.close)
+        opened.callback(wal.close)
         is_fresh = wal.last_index == 0 and not wal.base.configuration.voters
         if is_fresh and await should_bootstrap():
-            alone = Configuration(voters=(own_member(node),))
-            await asyncio.to_thread(_found, node, wal, alone)
-            wal = await asyncio.to_thread(open_wal, node, generation.wal_directory)
-        machine = await asyncio.to_thread(open_machine, settings, generation.state_directory)
+            wal.close()
+            alone = SnapshotMetadata(configuration=Configuration(voters=(own_member(node),)))
+            await run_in_thread(lambda: found_log(node, generation.wal_directory, alone))
+            wal = await run_in_thread(lambda: open_wal(node, generation.wal_directory), Wal.close)
+            opened.callback(wal.close)
+        machine = await run_in_thread(lambda: open_machine(settings, generation.state_directory), KeyValueMachine.close)
+        opened.callback(machine.close)
         _check_fit(wal, machine, generation)
-    except BaseException:
-        await asyncio.to_thread(wal.close)
-        raise
-    return Replica(settings, own_member(node), directory.identity.cluster_id, wal, machine, node)
+        replica = Replica(settings, own_member(node), directory.identity.cluster_id, wal, machine, node)
+        opened.pop_all()
+    return replica
 
 
 async def reopen_blank(node: Node, replica: Replica, request: wire.Absorb) -> Replica:
@@ -52,12 +56,12 @@ async def reopen_blank(node: Node, replica: Replica, request: wire.Absorb) -> Re
         replica.machine.close()
         generation = node.directory.new_generation()
         generation.state_directory.mkdir()
-        found_log(generation.wal_directory, node.settings, SnapshotMetadata(configuration=request.configuration))
+        found_log(node, generation.wal_directory, SnapshotMetadata(configuration=request.configuration))
         node.directory.switch(generation, cluster_id=request.cluster_id)
         node.directory.remove_leftovers()
         return _open_both(node, generation)
 
-    wal, machine = await asyncio.to_thread(exchange)
+    wal, machine = await run_in_thread(exchange)
     return Replica(node.settings, own_member(node), request.cluster_id, wal, machine, node)
 
 
@@ -67,7 +71,7 @@ def exchange_for_snapshot(
     """Blocking. Make the staged state and a log that begins behind it the node's own; old files must be closed."""
     generation = node.directory.new_generation()
     place_state(generation.state_directory)
-    found_log(generation.wal_directory, node.settings, snapshot, hard_state)
+    found_log(node, generation.wal_directory, snapshot, hard_state)
     node.directory.switch(generation)
     node.directory.remove_leftovers()
     wal, machine = _open_both(node, generation)
@@ -92,6 +96,7 @@ def open_wal(node: Node, directory: Path) -> Wal:
         notify=notify,
         on_failure=on_failure,
         on_sync=node.log_metrics.observe_sync,
+        files=node.files,
     )
     opened.append(wal)
     return wal
@@ -100,7 +105,12 @@ def open_wal(node: Node, directory: Path) -> Wal:
 def open_machine(settings: Settings, directory: Path) -> KeyValueMachine:
     """Blocking."""
     rocks = RocksSettings(write_buffer_bytes=settings.write_buffer_bytes, block_cache_bytes=settings.block_cache_bytes)
-    return KeyValueMachine(RocksStore(directory, rocks))
+    store = RocksStore(directory, rocks)
+    try:
+        return KeyValueMachine(store)
+    except BaseException:
+        store.close()
+        raise
 
 
 def wal_settings(settings: Settings) -> WalSettings:
@@ -118,19 +128,15 @@ def own_member(node: Node) -> Member:
     return Member(node.directory.identity.member_id, settings.node_id, settings.raft_address, settings.server_address)
 
 
-def found_log(directory: Path, settings: Settings, base: SnapshotMetadata, hard_state: HardState | None = None) -> None:
+def found_log(node: Node, directory: Path, base: SnapshotMetadata, hard_state: HardState | None = None) -> None:
     """Blocking. Make a log that begins behind `base`; durable on return."""
     failures: list[StorageError] = []
-    wal = Wal.open(directory, wal_settings(settings), notify=lambda _: None, on_failure=failures.append)
+    settings = wal_settings(node.settings)
+    wal = Wal.open(directory, settings, notify=lambda _: None, on_failure=failures.append, files=node.files)
     wal.write(WalStep(reset=base, hard_state=hard_state))
     wal.close()
     if failures:
         raise failures[0]
-
-
-def _found(node: Node, wal: Wal, configuration: Configuration) -> None:
-    wal.close()
-    found_log(node.directory.current.wal_directory, node.settings, SnapshotMetadata(configuration=configuration))
 
 
 def _open_both(node: Node, generation: Generation) -> tuple[Wal, KeyValueMachine]:

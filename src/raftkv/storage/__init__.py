@@ -8,7 +8,7 @@ May use: types, errors, and the interfaces of raft (`LogStorage`) and statemachi
 """
 
 from raftkv.storage.datadir import DataDirectory, Generation
-from raftkv.storage.disk import free_bytes, is_below_reserve
+from raftkv.storage.disk import FileOps, OsFiles, free_bytes, is_below_reserve
 from raftkv.storage.engine import RocksSettings, RocksStore
 from raftkv.storage.files import remove_tree
 from raftkv.storage.identity import Identity
@@ -23,12 +23,14 @@ from raftkv.storage.wal import Wal
 
 __all__ = [
     "DataDirectory",
+    "FileOps",
     "Generation",
     "Identity",
     "InspectedRecord",
     "LogSummary",
     "MemoryLog",
     "MemoryStore",
+    "OsFiles",
     "RocksSettings",
     "RocksStore",
     "SnapshotSink",

@@ -1,0 +1,34 @@
+"""Blocking work in a thread, which no cancellation can leave behind.
+
+A cancelled `asyncio.to_thread` returns at once while its thread goes on: what that opens is then never closed, and
+what it still uses is closed under it. Here the cancellation waits for the work to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def run_in_thread(work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+    """What `work` returns or raises, once it has ended; `undo` takes back a result that a cancellation made useless."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await _until_done(running)
+        if undo is not None and not running.cancelled() and running.exception() is None:
+            await _until_done(asyncio.get_running_loop().run_in_executor(None, undo, running.result()))
+        raise
+
+
+async def _until_done(running: asyncio.Future[T]) -> None:
+    while not running.done():
+        with contextlib.suppress(asyncio.CancelledError):  # there is one to raise already
+            await asyncio.wait([running])
+    if not running.cancelled():
+        running.exception()  # a cancellation is on its way, so nobody else will look at it

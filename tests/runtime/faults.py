@@ -1,0 +1,41 @@
+"""Disks that fail when told to, under the log of a real node."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+from raftkv.storage import OsFiles
+
+_TEXT = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
+
+
+class FailingFiles(OsFiles):
+    """The real file system until `fail`; then the named operation raises, once or for ever, in whatever thread."""
+
+    __slots__ = ("_failing", "hit")
+
+    def __init__(self) -> None:
+        self._failing: dict[str, int] = {}
+        self.hit = threading.Event()
+
+    def fail(self, operation: str, number: int = errno.ENOSPC) -> None:
+        """From now on `operation` ("write", "sync") raises the error with this number."""
+        self._failing[operation] = number
+
+    def heal(self) -> None:
+        self._failing.clear()
+
+    def write(self, handle: int, data: bytes | memoryview, offset: int) -> int:
+        self._check("write")
+        return super().write(handle, data, offset)
+
+    def sync(self, handle: int) -> None:
+        self._check("sync")
+        super().sync(handle)
+
+    def _check(self, operation: str) -> None:
+        number = self._failing.get(operation)
+        if number is not None:
+            self.hit.set()
+            raise OSError(number, _TEXT[number])
