@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from pathlib import Path
 
 import pytest
 
 from tests.cli.command import Command
-from tests.client.http_server import HangUp, Reply, ScriptedServer, ok, refused
+from tests.cli.processes import interrupt, raftkv_process
+from tests.client.http_server import HangUp, Reply, ScriptedServer, Seen, ok, refused
 
 POSITION = {"X-Raftkv-Revision": "7", "X-Raftkv-Leader": "node1"}
 
@@ -138,3 +141,17 @@ def test_join_and_remove(raftkv: Command) -> None:
 def test_version(raftkv: Command) -> None:
     assert raftkv("--version").out.startswith("raftkv 0.")
     assert json.loads(raftkv("version", "--json").out)["raftkv"] in raftkv("version").out
+
+
+@pytest.mark.parametrize("words", [("get", "k"), ("bench", "--seconds", "60", "--connections", "1")])
+def test_ctrl_c_ends_a_command_that_waits(words: tuple[str, ...], tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def reply(_seen: Seen) -> Reply:
+        asked.set()
+        return refused(503, "no_leader")
+
+    with ScriptedServer(reply) as server, raftkv_process(*words, "-s", server.address, cwd=tmp_path) as process:
+        assert asked.wait(60)
+        interrupt(process)
+    assert process.returncode == 130
