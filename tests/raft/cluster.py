@@ -54,7 +54,6 @@ class Cluster:
         self.checks = ClusterChecks()
         self.in_flight: list[Flight] = []
         self.cut_links: set[tuple[MemberId, MemberId]] = set()
-        self.on_event: Callable[[str], None] = lambda _: None
         self.servers: dict[MemberId, Server] = {}
         self._request_ids = itertools.count(1)
         initial = configuration(voters, learners)
