@@ -1,4 +1,4 @@
-"""Runs the `console` blocks of a page for real: programs in the background, then command after command.
+"""Runs the `console` and `python` blocks of a page for real: programs in the background, then one after the other.
 
 A line that begins with `$ ` is a command; the lines up to the next one are its output, in which `…` stands for
 anything. No lines mean that the output is not shown. In a block that is marked `terminals` each command is a program
@@ -22,7 +22,7 @@ import httpx
 
 from tests.cli.processes import free_ports
 
-_BLOCK = re.compile(r"^```console(?P<mark>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(?P<kind>console|python)(?P<mark>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 _PORT = re.compile(r"\b(?:222[1-9]|111[1-9])\b")
 _START_TIMEOUT_SECONDS = 60
 
@@ -36,6 +36,9 @@ class Command(NamedTuple):
 def commands_of(page: Path) -> list[Command]:
     found = []
     for block in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if block["kind"] == "python":
+            found.append(Command(f"python -c {shlex.quote(block['text'])}", "", is_program=False))
+            continue
         for part in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:]:
             text, _, output = part.partition("\n")
             found.append(Command(text, output.rstrip("\n"), "terminals" in block["mark"]))

@@ -119,12 +119,3 @@ def test_every_make_target_of_the_docs_exists() -> None:
 def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path) -> None:
     differences = run_page(ROOT / page, tmp_path)
     assert differences == [], "\n\n".join(differences)
-
-
-def test_the_python_of_the_readme_compiles() -> None:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    assert blocks
-    for block in blocks:
-        compile(block, "README.md", "exec")
