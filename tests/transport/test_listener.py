@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from raftkv.transport import TransportSettings
 from raftkv.transport.framing import HEADER, FrameKind, encode_frame
 from raftkv.transport.handshake import MAGIC, Purpose, encode_hello
+from raftkv.transport.listener import bind
 from tests.transport.raw import RawPeer, dialed
 from tests.transport.world import Node, Recorder, World, run, world
 
@@ -279,5 +280,28 @@ def test_a_stopped_node_accepts_nobody() -> None:
             with pytest.raises(ConnectionRefusedError):
                 await RawPeer(*await asyncio.open_connection("127.0.0.1", node.port)).close()
             assert node.transport.stats.inbound_open == 0
+
+    run(scenario)
+
+
+def test_a_port_in_use_is_told_and_leaves_nothing_open() -> None:
+    async def scenario() -> None:
+        async with world() as made:
+            node = await made.start(2)
+            with pytest.raises(OSError, match="in use"):
+                await made.start(3, port=node.port)
+
+    run(scenario)
+
+
+def test_every_address_of_a_name_is_served_on_one_port() -> None:
+    async def scenario() -> None:
+        sockets = await bind("localhost", 0)
+        try:
+            assert len({listening.getsockname()[1] for listening in sockets}) == 1
+            assert "127.0.0.1" in {listening.getsockname()[0] for listening in sockets}
+        finally:
+            for listening in sockets:
+                listening.close()
 
     run(scenario)

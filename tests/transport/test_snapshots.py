@@ -238,3 +238,30 @@ def test_a_stream_that_waits_for_its_turn_can_itself_be_replaced() -> None:
             assert story == ["begin 11", "end 11", "begin 13", "end 13"]
 
     run(scenario)
+
+
+def test_a_snapshot_that_is_slow_to_make_does_not_use_up_the_receiver_s_patience() -> None:
+    async def scenario() -> None:
+        async with raw_listener(2) as listener, world() as made:
+            node = await made.start(1)
+            node.transport.set_peers({2: listener.address})
+            await listener.accept()
+            may_begin = asyncio.Event()
+
+            async def slow() -> AsyncIterator[bytes]:
+                await may_begin.wait()
+                yield b"first"
+
+            sending = asyncio.create_task(node.transport.send_snapshot(2, slow()))
+            dial = asyncio.create_task(listener.accept())
+            done, _ = await asyncio.wait((dial,), timeout=0.05)
+            assert not done
+            may_begin.set()
+            peer = await dial
+            assert await peer.hear_frame() == (FrameKind.CHUNK, b"first")
+            assert await peer.hear_frame() == (FrameKind.LAST_CHUNK_SENT, b"")
+            peer.say_frame(FrameKind.CHUNK_TAKEN, b"")
+            peer.say_frame(FrameKind.CALL_REPLY, b"")
+            await sending
+
+    run(scenario)

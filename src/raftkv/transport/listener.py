@@ -12,6 +12,7 @@ connections that have not finished their TLS handshake, so those could not be bo
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -34,21 +35,31 @@ ACCEPT_RETRY_S = 0.5
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on every address that `host` has, all on one port; raises `OSError` and then leaves none."""
+    """Listening sockets on every address of `host`, all on one port; raises `OSError` and then leaves none behind.
+
+    An address of a family that this machine has switched off (`localhost` is often `::1` as well) is passed over
+    as long as another one works.
+    """
     addresses = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     bound: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in dict.fromkeys(addresses):
-            chosen_port = bound[0].getsockname()[1] if bound else address[1]
+    unusable: OSError | None = None
+    for family, _, _, _, address in dict.fromkeys(addresses):
+        chosen_port = bound[0].getsockname()[1] if bound else address[1]
+        try:
             sock = socket.create_server((address[0], chosen_port, *address[2:]), family=family, backlog=BACKLOG)
-            sock.setblocking(False)
-            bound.append(sock)
-    except OSError:
-        for sock in bound:
-            sock.close()
-        raise
+        except OSError as error:
+            unusable = error
+            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                continue
+            for sock in bound:
+                sock.close()
+            raise
+        sock.setblocking(False)
+        bound.append(sock)
+    if not bound:
+        raise unusable or OSError(f"{host!r} has no address")
     return bound
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from raftkv.errors import PeerProtocolError, TooLarge, Unavailable
 from raftkv.transport.address import parse_address
@@ -23,7 +23,7 @@ from raftkv.transport.handshake import MAGIC, PROTOCOL_VERSION, Hello, Purpose, 
 from raftkv.transport.pipe import Pipe, open_pipe
 from raftkv.transport.services import Services
 from raftkv.transport.settings import TransportSettings
-from raftkv.transport.snapshots import SnapshotSender
+from raftkv.transport.snapshots import send_snapshot
 from raftkv.transport.stats import PeerStats, TransportStats
 from raftkv.types import NOBODY, MemberId
 
@@ -166,7 +166,8 @@ class MemoryNetwork:
 
 
 def _hello(identity: PeerIdentity, purpose: Purpose, recipient: MemberId) -> Hello:
-    return Hello(MAGIC, PROTOCOL_VERSION, purpose, identity.cluster_id, identity.member_id, identity.node_id, recipient)
+    me = identity
+    return Hello(MAGIC, PROTOCOL_VERSION, purpose, me.cluster_id, me.member_id, me.node_id, recipient, me.raft_address)
 
 
 @dataclasses.dataclass(slots=True)
@@ -260,19 +261,13 @@ class MemoryTransport:
         return await self._calls.call(self._identity, address, kind, payload, timeout)
 
     async def send_snapshot(self, member_id: MemberId, chunks: AsyncIterator[bytes]) -> None:
-        is_sent = False
-        try:
+        async def dial() -> Dialed:
             address = self._addresses.get(member_id)
             if address is None:
                 raise Unavailable(f"member {member_id} is not a peer")
-            dialed = await self._dialer.dial(address, self._identity, Purpose.SNAPSHOT, member_id)
-            await SnapshotSender(dialed, self._settings).run(chunks)
-            is_sent = True
-        finally:
-            self._stats.snapshots_sent += is_sent
-            self._stats.snapshots_unsent += not is_sent
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            return await self._dialer.dial(address, self._identity, Purpose.SNAPSHOT, member_id)
+
+        await send_snapshot(dial, chunks, self._settings, self._stats)
 
     # For the network
 

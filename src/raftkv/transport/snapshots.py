@@ -13,7 +13,7 @@ Turned down: pausing by TCP alone. Socket buffers hold megabytes on each side, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from raftkv.errors import OutcomeUnknown, PeerProtocolError, Rejected, TooLarge, Unavailable
 from raftkv.transport.calls import decode_error, encode_error
@@ -22,11 +22,32 @@ from raftkv.transport.contract import TransportHandler
 from raftkv.transport.dialing import Dialed
 from raftkv.transport.framing import FrameKind
 from raftkv.transport.settings import TransportSettings
+from raftkv.transport.stats import TransportStats
 from raftkv.types import MemberId
 
 
-class SnapshotSender:
-    """One stream, at the leader."""
+async def send_snapshot(
+    dial: Callable[[], Awaitable[Dialed]],
+    chunks: AsyncIterator[bytes],
+    settings: TransportSettings,
+    stats: TransportStats,
+) -> None:
+    """See `PeerTransport.send_snapshot`; `dial` makes the connection."""
+    is_sent = False
+    try:
+        # Making the snapshot may take long; the receiver's patience should only be needed for sending it.
+        first = await anext(chunks, None)
+        await _Stream(await dial(), settings).run(first, chunks)
+        is_sent = True
+    finally:
+        stats.snapshots_sent += is_sent
+        stats.snapshots_unsent += not is_sent
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
+class _Stream:
+    """One stream, at its sender."""
 
     def __init__(self, dialed: Dialed, settings: TransportSettings) -> None:
         self._connection = dialed.connection
@@ -37,36 +58,40 @@ class SnapshotSender:
         self._unconfirmed_count = 0
         self._verdict: tuple[int, bytes] | None = None
 
-    async def run(self, chunks: AsyncIterator[bytes]) -> None:
-        """Raises `Unavailable` when the stream breaks, what the receiver raised, or what `chunks` raises."""
-        settings = self._settings
+    async def run(self, first: bytes | None, others: AsyncIterator[bytes]) -> None:
+        """Raises `Unavailable` when the stream breaks, what the receiver raised, or what `others` raises."""
         try:
-            async for chunk in chunks:
-                if len(chunk) > settings.max_snapshot_chunk_bytes:
-                    raise TooLarge("a snapshot chunk", len(chunk), settings.max_snapshot_chunk_bytes)
-                while self._unconfirmed_count >= settings.snapshot_window_chunks and self._verdict is None:
-                    await self._hear(settings.snapshot_stall_timeout_ms)
-                if self._verdict is not None:
-                    break
-                self._connection.send_frame(FrameKind.CHUNK, chunk)
-                self._unconfirmed_count += 1
+            chunk = first
+            while chunk is not None and self._verdict is None:
+                await self._send(chunk)
+                chunk = await anext(others, None)
             self._connection.send_frame(FrameKind.LAST_CHUNK_SENT, b"")
             while self._verdict is None:
-                await self._hear(settings.snapshot_accept_timeout_ms)
-        except TimeoutError as error:
-            raise Unavailable("the receiver of the snapshot has stalled") from error
-        except ConnectionError as error:
-            raise Unavailable(f"the snapshot stream broke: {error}") from error
+                await self._hear(self._settings.snapshot_accept_timeout_ms)
         finally:
             self._connection.close("the snapshot stream is over")
         kind, payload = self._verdict
         if kind == FrameKind.CALL_ERROR:
             raise decode_error(payload)
 
+    async def _send(self, chunk: bytes) -> None:
+        """Wait for room in the window, then send, unless the verdict has come early."""
+        if len(chunk) > self._settings.max_snapshot_chunk_bytes:
+            raise TooLarge("a snapshot chunk", len(chunk), self._settings.max_snapshot_chunk_bytes)
+        while self._unconfirmed_count >= self._settings.snapshot_window_chunks and self._verdict is None:
+            await self._hear(self._settings.snapshot_stall_timeout_ms)
+        self._connection.send_frame(FrameKind.CHUNK, chunk)
+        self._unconfirmed_count += 1
+
     async def _hear(self, timeout_ms: int) -> None:
         """One frame of the receiver: a chunk was taken, or the verdict."""
-        async with asyncio.timeout(timeout_ms / 1000):
-            kind, payload = await self._inbox.receive()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                kind, payload = await self._inbox.receive()
+        except TimeoutError as error:
+            raise Unavailable("the receiver of the snapshot has stalled") from error
+        except ConnectionError as error:
+            raise Unavailable(f"the snapshot stream broke: {error}") from error
         if kind == FrameKind.CHUNK_TAKEN and self._unconfirmed_count:
             self._unconfirmed_count -= 1
         elif kind in (FrameKind.CALL_REPLY, FrameKind.CALL_ERROR):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from raftkv.errors import TooLarge, Unavailable
 from raftkv.transport.calls import CallClient
 from raftkv.transport.contract import PeerIdentity, TransportHandler
-from raftkv.transport.dialing import TcpDialer
+from raftkv.transport.dialing import Dialed, TcpDialer
 from raftkv.transport.handshake import Purpose
 from raftkv.transport.listener import Listener
 from raftkv.transport.peers import PeerLink
 from raftkv.transport.services import Services
 from raftkv.transport.settings import TransportSettings
-from raftkv.transport.snapshots import SnapshotSender
+from raftkv.transport.snapshots import send_snapshot
 from raftkv.transport.stats import PeerStats, Traffic, TransportStats
 from raftkv.transport.tasks import TaskSet
 from raftkv.transport.tls import client_context, server_context
@@ -89,19 +89,13 @@ class Transport:
         return await self._calls.call(self._identity, address, kind, payload, timeout)
 
     async def send_snapshot(self, member_id: MemberId, chunks: AsyncIterator[bytes]) -> None:
-        is_sent = False
-        try:
+        async def dial() -> Dialed:
             address = self._addresses.get(member_id)
             if address is None:
                 raise Unavailable(f"member {member_id} is not a peer")
-            dialed = await self._dialer.dial(address, self._identity, Purpose.SNAPSHOT, member_id)
-            await SnapshotSender(dialed, self._settings).run(chunks)
-            is_sent = True
-        finally:
-            self._stats.snapshots_sent += is_sent
-            self._stats.snapshots_unsent += not is_sent
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            return await self._dialer.dial(address, self._identity, Purpose.SNAPSHOT, member_id)
+
+        await send_snapshot(dial, chunks, self._settings, self._stats)
 
     def _reconcile(self) -> None:
         """Make the links be those that the addresses ask for. An address that changed is dialled at once."""
