@@ -36,6 +36,9 @@ def maybe_commit(state: RaftState, leading: Leading) -> None:
     )
     if index <= state.commit_index or index < leading.term_start_index:
         return
+    is_news = state.commit_index < max(leading.term_start_index, state.configuration_index)
+    if is_news or state.settings.announces_commits:
+        leading.announced_index = index
     state.commit_index = index
     state.needs_flush = True
     proposals = leading.proposals

@@ -3,7 +3,7 @@
 The driver's whole duty
 -----------------------
 1. Give inputs one at a time, from one thread: `tick`, `step`, `propose`, `propose_configuration`,
-   `request_read`, `transfer_leadership`, and the reports `persisted`, `applied`, `unreachable`,
+   `request_read`, `announce_commit`, `transfer_leadership`, and the reports `persisted`, `applied`, `unreachable`,
    `snapshot_sent`, `compacted`. Several inputs may be given before the next `ready`.
 2. Call `ready()`; it hands out everything new exactly once. Carry out each `Effects` in the order given:
    a. Hand `snapshot`, `hard_state` and `entries` to the log in this order, as one step `ticket`. Steps reach

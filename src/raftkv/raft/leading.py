@@ -28,6 +28,7 @@ class Leading:
     """Volatile state of the leader of one term."""
 
     __slots__ = (
+        "announced_index",
         "gathered_reads",
         "has_handed_over",
         "heartbeat_elapsed",
@@ -51,6 +52,8 @@ class Leading:
         """The no-op of this term. An index is of this term exactly when it is not below."""
         self.peers: dict[MemberId, Progress] = {}
         """Everyone replicated to, in configuration order; never this server itself."""
+        self.announced_index = 0
+        """Followers with nothing in flight are told of commits up to here by a message of its own."""
         self.heartbeat_elapsed = 0
         self.quorum_elapsed = 0
         self.stalled_ticket = 0

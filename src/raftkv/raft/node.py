@@ -131,6 +131,15 @@ class RaftNode:
         """
         reads.request_read(self._state, request_id, lease)
 
+    def announce_commit(self) -> None:
+        """Tell followers of the commit index now, if they have nothing else to expect; for a leader only.
+
+        Without `RaftSettings.announces_commits` the driver calls this a moment after a commit, unless new entries
+        have carried the index by then.
+        """
+        if self._state.leading is not None:
+            replication.announce_commit(self._state, self._state.leading)
+
     def transfer_leadership(self, target: MemberId | None = None) -> None:
         """Hand leadership to `target`, or to the most up-to-date voter (Thesis §3.10); see `Status.transfer_target`.
 

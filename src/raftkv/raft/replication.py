@@ -8,7 +8,8 @@ A heartbeat is an AppendEntries without entries behind the *last one sent*. If s
 follower lacks the previous entry and says so; no timer a message is needed.
 
 The commit index travels with the next entries. Only a follower that has nothing in flight gets a message of its own for
-it: under load that message would double the traffic for nothing.
+it, and only when that is asked for (`announce_commit`, `RaftSettings.announces_commits`): a lone client whose every
+write is followed by such a message, and its answer, pays for twice the traffic.
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ def tick(state: RaftState, leading: Leading, elapsed_ticks: int) -> None:
     state.needs_flush = True
 
 
+def announce_commit(state: RaftState, leading: Leading) -> None:
+    if leading.announced_index < state.commit_index:
+        leading.announced_index = state.commit_index
+        state.needs_flush = True
+
+
 def flush(state: RaftState, leading: Leading) -> None:
     """Make the messages that every follower should and may have now."""
     state.needs_flush = False
@@ -63,15 +70,15 @@ def flush(state: RaftState, leading: Leading) -> None:
             has_sent = _send_window(state, leading, peer)
         elif peer.state is ProgressState.PROBE and not peer.is_paused:
             has_sent = _send_probe(state, leading, peer)
-        if not has_sent and _needs_empty(state, leading, peer):
+        if not has_sent and _needs_empty(leading, peer):
             send_empty(state, leading, peer)
         peer.has_heartbeat_due = False
 
 
-def _needs_empty(state: RaftState, leading: Leading, peer: Progress) -> bool:
+def _needs_empty(leading: Leading, peer: Progress) -> bool:
     if peer.has_heartbeat_due or leading.read_round > peer.round_sent:
         return True
-    return state.commit_index > peer.commit_sent and not peer.inflight and peer.state is ProgressState.REPLICATE
+    return leading.announced_index > peer.commit_sent and not peer.inflight and peer.state is ProgressState.REPLICATE
 
 
 def _send_window(state: RaftState, leading: Leading, peer: Progress) -> bool:

@@ -62,6 +62,9 @@ from raftkv.types import (
 
 _log = logging.getLogger("raftkv.replica")
 
+COMMIT_NOTICE_S = 0.002
+"""How long a commit may wait for new entries to carry its index to the followers (docs/design/performance.md)."""
+
 
 class ReplicaHooks(Protocol):
     """What a replica needs of its node."""
@@ -106,6 +109,7 @@ class Replica:
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._is_woken = False
+        self._commit_notice: asyncio.TimerHandle | None = None
         self.is_closed = False
         seed = random.SystemRandom().getrandbits(62)
         self.raft = RaftNode(
@@ -136,9 +140,7 @@ class Replica:
             timeout_s=timeout_s,
             pending_max_bytes=settings.max_pending_bytes,
         )
-        self._forwarded = ForwardedWork(
-            codec, lambda to, frame: hooks.send(to, wire.FrameKind.FORWARD_REPLY, frame), self._refusal_of
-        )
+        self._forwarded = ForwardedWork(codec, self._send_forward_reply, self._refusal_of)
         self.reads = ReadQueue(
             lambda request_id, is_lease: self.raft.request_read(request_id, lease=is_lease),
             self.wake,
@@ -244,6 +246,17 @@ class Replica:
         self.reads.applied(index)
         if proposals.has_waiting:
             self.wake()
+        if self.is_leader and self._commit_notice is None:
+            self._commit_notice = self._loop.call_later(COMMIT_NOTICE_S, self.announce_commit)
+
+    def announce_commit(self) -> None:
+        """Let followers know of the commit index, unless new entries tell them."""
+        if self._commit_notice is not None:
+            self._commit_notice.cancel()
+            self._commit_notice = None
+        if not self.is_closed:
+            self.raft.announce_commit()
+            self.wake()
 
     def install_snapshot(self, snapshot: SnapshotMetadata, hard_state: HardState | None) -> None:
         self.gate.close()
@@ -314,6 +327,12 @@ class Replica:
         _log.warning("the process was paused or starved", extra={"seconds": round(elapsed_s, 3)})
         self.gate.close()
 
+    def _send_forward_reply(self, recipient: MemberId, frame: bytes) -> bool:
+        # The follower answers its client once it has applied the write, so it is told of the commit at once.
+        is_sent = self._hooks.send(recipient, wire.FrameKind.FORWARD_REPLY, frame)
+        self.announce_commit()
+        return is_sent
+
     def _refusal_of(self, commands: list[Any]) -> RaftkvError | None:
         """Why forwarded commands cannot be taken now; raises `PeerProtocolError` for what no peer would forward."""
         limit_bytes = self.settings.max_value_bytes + self.settings.max_key_bytes + COMMAND_OVERHEAD_BYTES
@@ -337,4 +356,5 @@ def raft_settings(settings: Settings, member_id: MemberId) -> RaftSettings:
         lease_reads=settings.lease_reads,
         lease_margin_ticks=max(2, election_ticks // 8),
         committed_max_bytes=256 * 1024,
+        announces_commits=False,
     )
