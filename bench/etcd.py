@@ -38,7 +38,11 @@ class EtcdCluster:
         self.client_ports, self._peer_ports = ports[:node_count], ports[node_count:]
         self._noise = "".join(random.choices(string.ascii_letters + string.digits, k=1 << 16)).encode()
         self.children = [self._start(number) for number in range(node_count)]
-        wait_until(lambda: self._leader() is not None, "etcd has a leader")
+        try:
+            wait_until(lambda: self._leader() is not None, "etcd has a leader")
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, number: int) -> Child:
         client = f"http://127.0.0.1:{self.client_ports[number]}"

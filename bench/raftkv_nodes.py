@@ -89,11 +89,15 @@ class RaftkvCluster:
         self._directory = directory
         directory.mkdir(parents=True)
         self.nodes = [Node(f"node{number}", directory) for number in range(1, node_count + 1)]
-        for node in self.nodes:
-            node.wait_ready()
-        for node in self.nodes[1:]:
-            self.join(node, through=self.nodes[0])  # until then each leads itself, so none is "the leader"
-        self._check_members()
+        try:
+            for node in self.nodes:
+                node.wait_ready()
+            for node in self.nodes[1:]:
+                self.join(node, through=self.nodes[0])  # until then each leads itself, so none is "the leader"
+            self._check_members()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def children(self) -> list[Child]:

@@ -135,4 +135,4 @@ def _check_has_all(node: Node, key_count: int) -> None:
     for number in [0, key_count - 1, *random.sample(range(key_count), 500)]:
         status, _ = node.call("GET", f"/store/k{number:09d}")
         if status != 200:
-            raise BenchError(f"{node.node_id} answers {status} for a key that the cluster has")
+            raise BenchError(f"{node.node_id} answers {status} for key {number}, which the cluster has")

@@ -6,14 +6,15 @@ setup = common.setup
 done = common.done
 
 function init(args)
-  next_key, count = tonumber(args[1]), tonumber(args[2])
-  last_key, answered = next_key + count - 1, 0
+  local first_key = tonumber(args[1])
+  count = tonumber(args[2])
+  next_key, last_key, answered = first_key - 1, first_key + count - 1, 0 -- wrk throws the first request away
   common.seed(seed)
   head = common.put_head(wrk.headers["Host"])
 end
 
 function request()
-  local key = math.min(next_key, last_key)
+  local key = math.max(0, math.min(next_key, last_key))
   next_key = next_key + 1
   return head .. common.put_body(key)
 end
