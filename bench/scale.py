@@ -62,10 +62,11 @@ def measure(directory: Path, report: Report, key_count: int) -> None:
         report.progress(f"{key_count:,} keys written in {time.monotonic() - start:.1f} s")
         settle(cluster.children)
         _memory(cluster, report, "after writing")
+        _restart(cluster, report)  # the gauges begin anew, so that what they show after the join belongs to it
+        _memory(cluster, report, "after a restart")
+        settle(cluster.children)
         _join(cluster, report, key_count)
         _memory(cluster, report, "after the join")
-        _restart(cluster, report)
-        _memory(cluster, report, "after a restart")
     finally:
         cluster.stop()
 
