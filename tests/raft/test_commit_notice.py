@@ -1,4 +1,4 @@
-"""When followers hear of a commit (Raft §5.3 leaves it open): with entries, by heartbeat, or because the driver asks."""
+"""When followers hear of a commit (Raft §5.3 leaves it open): with entries, by heartbeat, or when the driver asks."""
 
 from __future__ import annotations
 

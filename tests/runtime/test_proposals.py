@@ -19,12 +19,27 @@ class Log:
         return len(self.batches), 1
 
 
-def proposals_on(log: Log, window_count: int = 2) -> Proposals:
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def proposals_on(log: Log, clock: Clock | None = None, batch_max_count: int = 1024) -> Proposals:
     def encode(commands: list[Any]) -> bytes:
         return ",".join(commands).encode()
 
     return Proposals(
-        log, encode, lambda: None, lambda: 0.0, timeout_s=1.0, pending_max_bytes=1 << 20, window_count=window_count
+        log,
+        encode,
+        lambda: None,
+        clock or Clock(),
+        timeout_s=1000.0,
+        pending_max_bytes=1 << 20,
+        window_max_count=3,
+        batch_max_count=batch_max_count,
     )
 
 
@@ -45,19 +60,48 @@ def test_commands_that_come_together_share_an_entry() -> None:
     assert proposals.pending_bytes == 0
 
 
-def test_a_command_never_joins_a_forwarded_batch_whose_answer_is_one() -> None:
-    """It would make the batch's results too many for the follower and leave the command's own client unanswered."""
+def test_what_arrives_while_a_batch_is_under_way_becomes_the_next_one() -> None:
     log = Log()
     proposals = proposals_on(log)
-    forwarded: list[Any] = []
-    own: list[Any] = []
-    proposals.submit_batch(["f1", "f2"], 2, forwarded.append)
-    proposals.submit("a", 1, own.append)
-    proposals.submit("b", 1, own.append)
+    told: list[Any] = []
+    proposals.submit("a", 1, told.append)
     proposals.flush()
-    assert log.batches == [b"f1,f2", b"a,b"]
-    proposals.applied(entry(1), ["F1", "F2"])
-    proposals.applied(entry(2), ["A", "B"])
-    assert forwarded == [(1, ["F1", "F2"])]
-    assert own == ["A", "B"]
-    assert proposals.pending_bytes == 0
+    for command in ("b", "c"):
+        proposals.submit(command, 1, told.append)
+        proposals.flush()
+    assert log.batches == [b"a"]
+    proposals.applied(entry(1), ["A"])
+    proposals.flush()
+    assert log.batches == [b"a", b"b,c"]
+
+
+def test_slow_batches_overlap_and_quick_ones_do_not() -> None:
+    log = Log()
+    clock = Clock()
+    proposals = proposals_on(log, clock, batch_max_count=1)
+    applied = 0
+
+    def apply_next(after_s: float) -> None:
+        nonlocal applied
+        clock.now_s += after_s
+        applied += 1
+        proposals.applied(entry(applied), ["X"])
+        proposals.flush()
+
+    def most_under_way_when_each_takes(latency_s: float) -> int:
+        for _ in range(40):  # until the mean has settled
+            proposals.submit("x", 1, lambda _: None)
+            proposals.flush()
+            apply_next(latency_s)
+        for _ in range(6):
+            proposals.submit("x", 1, lambda _: None)
+        proposals.flush()
+        under_way = len(log.batches) - applied
+        while applied < len(log.batches):
+            apply_next(0.0)
+        return under_way
+
+    assert most_under_way_when_each_takes(0.002) == 1
+    assert most_under_way_when_each_takes(0.015) == 2
+    assert most_under_way_when_each_takes(0.4) == 3, "never more than window_max_count"
+    assert most_under_way_when_each_takes(0.002) == 1

@@ -9,12 +9,13 @@ import msgspec
 
 from raftkv.errors import PeerProtocolError, StorageError
 from raftkv.kv import Command, Put, Result, decode_batch, encode_batch
+from raftkv.runtime.wire import Failure
 
 COMMAND_OVERHEAD_BYTES = 16
 """What a command costs in a batch beside its key and value, rounded up."""
 
 _results_encoder = msgspec.msgpack.Encoder()
-_results_decoder: msgspec.msgpack.Decoder[list[Result]] = msgspec.msgpack.Decoder(list[Result])
+_results_decoder: msgspec.msgpack.Decoder[list[Result | Failure]] = msgspec.msgpack.Decoder(list[Result | Failure])
 
 
 def command_bytes(command: Command) -> int:

@@ -122,11 +122,11 @@ class Driver:
 
     def _carry_out(self, effects: Effects) -> None:
         ports = self.ports
+        for message in effects.messages:  # (b) first: while the network carries them, this disk writes (Thesis §10.2.1)
+            ports.send(message)
         if effects.ticket:  # (a)
             step_number = ports.write_log(WalStep(None, effects.hard_state, effects.entries))
             self._unsynced.append(_UnsyncedStep(step_number, effects.ticket, effects.messages_after_persist))
-        for message in effects.messages:  # (b)
-            ports.send(message)
         if effects.configuration is not None:
             ports.configuration_changed(effects.configuration)
         if effects.leadership is not None:

@@ -10,6 +10,7 @@ plain local read would miss for a moment.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -145,10 +146,11 @@ class Forwarding:
         if reply.failure is not None:
             self._finish(batch, _error_of(reply.failure))
             return
-        batch.results = self._codec.decode_results(reply.results)
-        if len(batch.results) != len(batch.dones):
+        outcomes = self._codec.decode_results(reply.results)
+        if len(outcomes) != len(batch.dones):
             self._finish(batch, _unknown("the leader's answer does not fit the request"))
-            raise PeerProtocolError(f"{len(batch.results)} results for {len(batch.dones)} forwarded commands")
+            raise PeerProtocolError(f"{len(outcomes)} results for {len(batch.dones)} forwarded commands")
+        batch.results = [_error_of(each) if type(each) is wire.Failure else each for each in outcomes]
         self._answered.append(_Answered(reply.index, batch))
         self.applied(applied_index)
 
@@ -199,39 +201,62 @@ class Forwarding:
 
 
 class ForwardedWork:
-    """The leader's side: proposes what followers forward, and answers each batch once."""
+    """The leader's side: proposes what followers forward, among its own, and answers each batch once."""
 
     def __init__(
         self,
         codec: CommandCodec,
         send: Callable[[MemberId, bytes], bool],
         refusal_of: Callable[[list[Any]], RaftkvError | None],
+        bytes_of: Callable[[Any], int],
     ) -> None:
         self._codec = codec
         self._send = send
         self._refusal_of = refusal_of
+        self._bytes_of = bytes_of
 
     def handle(self, sender: MemberId, request: wire.Forward, proposals: Proposals) -> None:
         """Propose the batch of `request`, or answer with a refusal. Raises `PeerProtocolError` for other bytes."""
         commands = self._codec.decode_batch(request.batch)
         refusal = self._refusal_of(commands)
         if refusal is not None:
-            self._reply(sender, request.request_id, refusal)
+            self._refuse(sender, request, refusal)
             return
 
-        def answer(outcome: Any) -> None:
-            self._reply(sender, request.request_id, outcome)
+        collected = _Outcomes(len(commands), lambda all_of_them: self._answer(sender, request, proposals, all_of_them))
+        for position, command in enumerate(commands):
+            proposals.submit(command, self._bytes_of(command), functools.partial(collected.take, position))
 
-        proposals.submit_batch(commands, len(request.batch), answer)
+    def _answer(self, sender: MemberId, request: wire.Forward, proposals: Proposals, outcomes: list[Any]) -> None:
+        results = [_failure_of(each) if isinstance(each, RaftkvError) else each for each in outcomes]
+        index = proposals.applied_index
+        self._send(
+            sender, wire.encode(wire.ForwardReply(request.request_id, index, self._codec.encode_results(results)))
+        )
 
-    def _reply(self, recipient: MemberId, request_id: int, outcome: Any) -> None:
-        if isinstance(outcome, RaftkvError):
-            failure = wire.Failure(type(outcome).__name__, str(outcome), isinstance(outcome, OutcomeUnknown))
-            reply = wire.ForwardReply(request_id, 0, b"", failure)
-        else:
-            index, results = outcome
-            reply = wire.ForwardReply(request_id, index, self._codec.encode_results(results))
-        self._send(recipient, wire.encode(reply))
+    def _refuse(self, sender: MemberId, request: wire.Forward, refusal: RaftkvError) -> None:
+        self._send(sender, wire.encode(wire.ForwardReply(request.request_id, 0, b"", _failure_of(refusal))))
+
+
+class _Outcomes:
+    """Gathers what becomes of the commands of one forwarded batch, which may be spread over several entries."""
+
+    __slots__ = ("_missing_count", "_outcomes", "_tell")
+
+    def __init__(self, count: int, tell: Callable[[list[Any]], None]) -> None:
+        self._outcomes: list[Any] = [None] * count
+        self._missing_count = count
+        self._tell = tell
+
+    def take(self, position: int, outcome: Any) -> None:
+        self._outcomes[position] = outcome
+        self._missing_count -= 1
+        if not self._missing_count:
+            self._tell(self._outcomes)
+
+
+def _failure_of(error: RaftkvError) -> wire.Failure:
+    return wire.Failure(type(error).__name__, str(error), isinstance(error, OutcomeUnknown))
 
 
 _REFUSALS: dict[str, type[RaftkvError]] = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LogMetrics:
-    """Filled from the log's own thread; the few numbers are only ever read by others."""
+    """What the log tells of each burst."""
 
     def __init__(self) -> None:
         self.sync = Histogram()

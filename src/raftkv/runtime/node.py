@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from raftkv.errors import RaftkvError, Rejected, Unavailable
+from raftkv.errors import OutcomeUnknown, PeerProtocolError, RaftkvError, Rejected, Unavailable
 from raftkv.kv import Command
 from raftkv.raft import Leadership
 from raftkv.runtime import wire
@@ -162,11 +162,11 @@ class Node:
         if self._stopped.done():
             return
         _log.critical("the node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
+        self._stopped.set_exception(error)
+        self._stopped.exception()  # retrieved here: a node that nobody waits for is not an unhandled error
         if self._is_open:
             self.replica.close_queues()
         self.transport.set_peers({})
-        self._stopped.set_exception(error)
-        self._stopped.exception()  # retrieved here: a node that nobody waits for is not an unhandled error
 
     async def _hand_over(self) -> None:
         others = [m for m in self.replica.configuration.voters if m.member_id != self.replica.own.member_id]
@@ -187,17 +187,18 @@ class Node:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.snapshots.close()
             await self.transport.stop()
-            await run_in_thread(lambda: self._close_files(is_flushing))
+            await self._close_files(is_flushing)
 
-    def _close_files(self, is_flushing: bool) -> None:
-        with contextlib.ExitStack() as closing:
-            closing.callback(self.directory.close)
+    async def _close_files(self, is_flushing: bool) -> None:
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(run_in_thread, self.directory.close)
             if self._is_open:
-                closing.callback(self.replica.machine.close)
-                closing.callback(self.replica.log.wal.close)
+                closing.push_async_callback(run_in_thread, self.replica.machine.close)
+                closing.push_async_callback(self.replica.log.wal.aclose)
                 if is_flushing:
-                    self.replica.machine.flush()
+                    await run_in_thread(self.replica.machine.flush)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the node until it stops; an error that gets out of it stops the node."""
@@ -218,9 +219,12 @@ class Node:
 
     def _tick(self) -> None:
         now_s = self.loop.time()
-        self.replica.clock.observe_lateness(now_s - self._tick_due_s)
-        self.replica.tick()
-        self._lingering.expire()
+        try:
+            self.replica.clock.observe_lateness(now_s - self._tick_due_s)
+            self.replica.tick()
+            self._lingering.expire()
+        except Exception as error:  # noqa: BLE001 - a node that ticks no more must not look alive
+            self.failed(error)
         interval_s = self.settings.tick_interval_ms / 1000
         self._tick_due_s = max(self._tick_due_s + interval_s, now_s)
         if not self._stopped.done():
@@ -249,7 +253,7 @@ class Node:
         self.spawn(self.snapshots.install(snapshot, hard_state))
 
     def log_is_durable(self, wal: Wal, step_number: int) -> None:
-        """Reported by the log's thread through the loop."""
+        """Reported by `wal`, which may have been exchanged since."""
         if wal is self.replica.log.wal:
             self.replica.durable(step_number)
 
@@ -268,12 +272,25 @@ class Node:
         return ""
 
     async def on_snapshot(self, sender: MemberId, chunks: AsyncIterator[bytes]) -> None:
-        await self.snapshots.receive(sender, chunks)
+        with self._stopping_at_faults():
+            await self.snapshots.receive(sender, chunks)
 
     async def on_call(self, kind: int, payload: bytes) -> bytes:
         if self._stopping is not None or self._stopped.done():
             raise Unavailable("this node is stopping")
-        return await self.calls.answer(kind, payload)
+        with self._stopping_at_faults():
+            return await self.calls.answer(kind, payload)
+
+    @contextlib.contextmanager
+    def _stopping_at_faults(self) -> Iterator[None]:
+        """What a peer asked for may be refused; an error that is about this node stops it."""
+        try:
+            yield
+        except (Rejected, OutcomeUnknown, PeerProtocolError):
+            raise
+        except Exception as error:
+            self.failed(error)
+            raise OutcomeUnknown("the node has failed") from error
 
     async def become_blank(self, request: wire.Absorb) -> None:
         """Leave the empty cluster of one and start again as a blank server of another cluster."""

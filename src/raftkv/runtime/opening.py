@@ -12,13 +12,23 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raftkv.errors import DataDirectoryError, StorageError
+from raftkv.errors import DataDirectoryError, PeerProtocolError, StorageError
 from raftkv.kv import KeyValueMachine
 from raftkv.runtime import wire
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.runtime.threads import run_in_thread
-from raftkv.storage import Generation, RocksSettings, RocksStore, Wal, WalSettings, WalStep
+from raftkv.storage import (
+    Generation,
+    LogFiles,
+    RocksSettings,
+    RocksStore,
+    Wal,
+    WalSettings,
+    WalStep,
+    found_log,
+    open_log,
+)
 from raftkv.transport import TlsFiles, TransportSettings
 from raftkv.types import Configuration, HardState, Member, SnapshotMetadata
 
@@ -30,16 +40,16 @@ async def open_replica(node: Node, should_bootstrap: Callable[[], Awaitable[bool
     """Recover what the directory holds; a directory without a cluster asks `should_bootstrap` to make one."""
     directory, settings = node.directory, node.settings
     generation = directory.current
-    with contextlib.ExitStack() as opened:  # closes what is open when anything from here on fails
-        wal = await run_in_thread(lambda: open_wal(node, generation.wal_directory), Wal.close)
-        opened.callback(wal.close)
+    async with contextlib.AsyncExitStack() as opened:  # closes what is open when anything from here on fails
+        wal = await _open_wal(node, generation)
+        opened.push_async_callback(wal.aclose)
         is_fresh = wal.last_index == 0 and not wal.base.configuration.voters
         if is_fresh and await should_bootstrap():
-            wal.close()
+            await wal.aclose()
             alone = SnapshotMetadata(configuration=Configuration(voters=(own_member(node),)))
-            await run_in_thread(lambda: found_log(node, generation.wal_directory, alone))
-            wal = await run_in_thread(lambda: open_wal(node, generation.wal_directory), Wal.close)
-            opened.callback(wal.close)
+            await run_in_thread(lambda: _found_log(node, generation, alone))
+            wal = await _open_wal(node, generation)
+            opened.push_async_callback(wal.aclose)
         machine = await run_in_thread(lambda: open_machine(settings, generation.state_directory), KeyValueMachine.close)
         opened.callback(machine.close)
         _check_fit(wal, machine, generation)
@@ -51,61 +61,66 @@ async def open_replica(node: Node, should_bootstrap: Callable[[], Awaitable[bool
 async def reopen_blank(node: Node, replica: Replica, request: wire.Absorb) -> Replica:
     """Exchange the empty bootstrap for a blank log and state of the cluster in `request`."""
 
-    def exchange() -> tuple[Wal, KeyValueMachine]:
-        replica.log.wal.close()
+    def exchange() -> tuple[LogFiles, KeyValueMachine]:
         replica.machine.close()
         generation = node.directory.new_generation()
         generation.state_directory.mkdir()
-        found_log(node, generation.wal_directory, SnapshotMetadata(configuration=request.configuration))
+        _found_log(node, generation, SnapshotMetadata(configuration=request.configuration))
         node.directory.switch(generation, cluster_id=request.cluster_id)
         node.directory.remove_leftovers()
         return _open_both(node, generation)
 
-    wal, machine = await run_in_thread(exchange)
-    return Replica(node.settings, own_member(node), request.cluster_id, wal, machine, node)
+    await replica.log.wal.aclose()
+    log_files, machine = await run_in_thread(exchange)
+    return Replica(node.settings, own_member(node), request.cluster_id, wal_of(node, log_files), machine, node)
 
 
 def exchange_for_snapshot(
     node: Node, snapshot: SnapshotMetadata, hard_state: HardState, place_state: Callable[[Path], None]
-) -> tuple[Wal, KeyValueMachine]:
+) -> tuple[LogFiles, KeyValueMachine]:
     """Blocking. Make the staged state and a log that begins behind it the node's own; old files must be closed."""
     generation = node.directory.new_generation()
     place_state(generation.state_directory)
-    found_log(node, generation.wal_directory, snapshot, hard_state)
+    _found_log(node, generation, snapshot, hard_state)
     node.directory.switch(generation)
     node.directory.remove_leftovers()
-    wal, machine = _open_both(node, generation)
-    _check_fit(wal, machine, generation)
-    return wal, machine
+    log_files, machine = _open_both(node, generation)
+    _check_fit(log_files, machine, generation)
+    return log_files, machine
 
 
-def open_wal(node: Node, directory: Path) -> Wal:
-    """Blocking. The log's thread reports to the loop of `node`, which ignores a log that was exchanged."""
-    call_soon_threadsafe = node.loop.call_soon_threadsafe
-    opened: list[Wal] = []
+def check_staged(settings: Settings, directory: Path, snapshot: SnapshotMetadata) -> None:
+    """Blocking. That the staged files are the state that `snapshot` says: after a switch it would be too late.
 
-    def notify(step_number: int) -> None:
-        call_soon_threadsafe(node.log_is_durable, opened[0], step_number)
+    Raises `PeerProtocolError`.
+    """
+    try:
+        machine = open_machine(settings, directory, is_read_only=True)
+    except StorageError as error:
+        raise PeerProtocolError(f"the snapshot's files hold no state: {error}") from error
+    position = machine.last_applied, machine.last_applied_term
+    machine.close()
+    if position != (snapshot.last_index, snapshot.last_term):
+        raise PeerProtocolError(
+            f"a snapshot of entry {snapshot.last_index} of term {snapshot.last_term} holds a state at {position}"
+        )
 
-    def on_failure(error: StorageError) -> None:
-        call_soon_threadsafe(node.failed, error)
 
-    wal = Wal.open(
-        directory,
-        wal_settings(node.settings),
-        notify=notify,
-        on_failure=on_failure,
+def wal_of(node: Node, log_files: LogFiles) -> Wal:
+    """The log that reports to `node`, which ignores one that was exchanged."""
+    wal: Wal = Wal(
+        log_files,
+        notify=lambda step_number: node.log_is_durable(wal, step_number),
+        on_failure=node.failed,
         on_sync=node.log_metrics.observe_sync,
-        files=node.files,
     )
-    opened.append(wal)
     return wal
 
 
-def open_machine(settings: Settings, directory: Path) -> KeyValueMachine:
+def open_machine(settings: Settings, directory: Path, *, is_read_only: bool = False) -> KeyValueMachine:
     """Blocking."""
     rocks = RocksSettings(write_buffer_bytes=settings.write_buffer_bytes, block_cache_bytes=settings.block_cache_bytes)
-    store = RocksStore(directory, rocks)
+    store = RocksStore(directory, rocks, is_read_only=is_read_only)
     try:
         return KeyValueMachine(store)
     except BaseException:
@@ -128,31 +143,35 @@ def own_member(node: Node) -> Member:
     return Member(node.directory.identity.member_id, settings.node_id, settings.raft_address, settings.server_address)
 
 
-def found_log(node: Node, directory: Path, base: SnapshotMetadata, hard_state: HardState | None = None) -> None:
+async def _open_wal(node: Node, generation: Generation) -> Wal:
+    log_files = await run_in_thread(lambda: _open_log(node, generation), LogFiles.close)
+    return wal_of(node, log_files)
+
+
+def _open_log(node: Node, generation: Generation) -> LogFiles:
+    return open_log(generation.wal_directory, wal_settings(node.settings), node.files)
+
+
+def _found_log(node: Node, generation: Generation, base: SnapshotMetadata, hard_state: HardState | None = None) -> None:
     """Blocking. Make a log that begins behind `base`; durable on return."""
-    failures: list[StorageError] = []
-    settings = wal_settings(node.settings)
-    wal = Wal.open(directory, settings, notify=lambda _: None, on_failure=failures.append, files=node.files)
-    wal.write(WalStep(reset=base, hard_state=hard_state))
-    wal.close()
-    if failures:
-        raise failures[0]
+    step = WalStep(reset=base, hard_state=hard_state)
+    found_log(generation.wal_directory, step, wal_settings(node.settings), node.files)
 
 
-def _open_both(node: Node, generation: Generation) -> tuple[Wal, KeyValueMachine]:
-    wal = open_wal(node, generation.wal_directory)
+def _open_both(node: Node, generation: Generation) -> tuple[LogFiles, KeyValueMachine]:
+    log_files = _open_log(node, generation)
     try:
-        return wal, open_machine(node.settings, generation.state_directory)
+        return log_files, open_machine(node.settings, generation.state_directory)
     except BaseException:
-        wal.close()
+        log_files.close()
         raise
 
 
-def _check_fit(wal: Wal, machine: KeyValueMachine, generation: Generation) -> None:
+def _check_fit(log: Wal | LogFiles, machine: KeyValueMachine, generation: Generation) -> None:
     """The state must stand within the log: entries are applied only once durable, and cut only once flushed."""
-    if not wal.base.last_index <= machine.last_applied <= wal.last_index:
+    if not log.base.last_index <= machine.last_applied <= log.last_index:
         raise DataDirectoryError(
             f"{generation.directory}: the state has applied entry {machine.last_applied}, but the log holds entries "
-            f"{wal.base.last_index + 1} to {wal.last_index}: files of different times were mixed. Restore the whole "
+            f"{log.base.last_index + 1} to {log.last_index}: files of different times were mixed. Restore the whole "
             "directory from one backup, or empty it and join the node again"
         )

@@ -16,10 +16,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, ShuttingDown
+from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, Rejected, ShuttingDown
 from raftkv.types import Entry
 
 Done = Callable[[Any], None]
+
+WINDOW_STEP_S = 0.01
+"""One more batch may be under way for each such part of a batch's latency (docs/design/performance.md)."""
 
 
 class Proposer(Protocol):
@@ -29,20 +32,22 @@ class Proposer(Protocol):
 
 
 class _Batch:
-    __slots__ = ("bytes_count", "commands", "deadline_s", "dones", "term")
+    __slots__ = ("bytes_count", "commands", "deadline_s", "dones", "proposed_s", "term")
 
     def __init__(self, commands: list[Any], dones: list[Done], bytes_count: int, deadline_s: float) -> None:
         self.commands = commands
         self.dones = dones
         self.bytes_count = bytes_count
         self.deadline_s = deadline_s
+        self.proposed_s = 0.0
         self.term = 0
 
 
 class Proposals:
     """Commands on their way into the log of this leader.
 
-    window_count: batches proposed and not yet applied before further commands wait.
+    window_max_count: the most batches proposed and not yet applied; below it the window follows the latency, see
+        `_note_latency`.
     batch_max_count, batch_max_bytes: size of one batch; a single larger command still travels alone.
     pending_max_bytes: commands waiting and in flight, above which `submit` refuses with `Overloaded`.
     """
@@ -56,7 +61,7 @@ class Proposals:
         *,
         timeout_s: float,
         pending_max_bytes: int,
-        window_count: int = 2,
+        window_max_count: int = 8,
         batch_max_count: int = 1024,
         batch_max_bytes: int = 1 << 19,
     ) -> None:
@@ -66,7 +71,11 @@ class Proposals:
         self._now = now
         self._timeout_s = timeout_s
         self._pending_max_bytes = pending_max_bytes
-        self._window_count = window_count
+        self._window_max_count = window_max_count
+        self._window_count = 1
+        self._latency_s = 0.0
+        self.applied_index = 0
+        """Of the entry whose commands are being answered, while `done`s are called."""
         self._batch_max_count = batch_max_count
         self._batch_max_bytes = batch_max_bytes
         self._waiting: deque[_Batch] = deque()
@@ -99,29 +108,12 @@ class Proposals:
         waiting = self._waiting
         if waiting:
             batch = waiting[-1]
-            if (
-                len(batch.dones) < self._batch_max_count
-                and batch.bytes_count + bytes_count <= self._batch_max_bytes
-                and batch.dones[0] is not _WHOLE_BATCH  # a forwarded batch takes nobody else in: its answer is one
-            ):
+            if len(batch.dones) < self._batch_max_count and batch.bytes_count + bytes_count <= self._batch_max_bytes:
                 batch.commands.append(command)
                 batch.dones.append(done)
                 batch.bytes_count += bytes_count
                 return
         waiting.append(_Batch([command], [done], bytes_count, self._now() + self._timeout_s))
-        self._wake()
-
-    def submit_batch(self, commands: list[Any], bytes_count: int, done: Done) -> None:
-        """Queue commands that came together; `done` gets `(index, results)` or one error for all of them.
-
-        They become a batch of their own, so one log index holds them all.
-        """
-        if self._is_closed or (self._bytes_count and self._bytes_count + bytes_count > self._pending_max_bytes):
-            done(Overloaded("too many bytes of writes are waiting; slow down and try again"))
-            return
-        self._bytes_count += bytes_count
-        batch = _Batch(commands, [_WHOLE_BATCH, done], bytes_count, self._now() + self._timeout_s)
-        self._waiting.append(batch)
         self._wake()
 
     def flush(self) -> bool:
@@ -131,9 +123,13 @@ class Proposals:
             batch = self._waiting.popleft()
             try:
                 index, batch.term = self._proposer.propose(self._encode_batch(batch.commands))
-            except RaftkvError as error:
+            except Rejected as error:
                 self._finish(batch, error)
                 continue
+            except Exception:
+                self._finish(batch, _unknown("the node failed"))
+                raise
+            batch.proposed_s = self._now()
             self._inflight[index] = batch
             has_proposed = True
         return has_proposed
@@ -148,11 +144,9 @@ class Proposals:
             self._finish(batch, NoLeader("leadership changed and the write was discarded; it is safe to try again"))
             return
         self._bytes_count -= batch.bytes_count
-        dones = batch.dones
-        if dones[0] is _WHOLE_BATCH:
-            dones[1]((entry.index, results))
-            return
-        for done, result in zip(dones, results, strict=True):
+        self.applied_index = entry.index
+        self._note_latency(self._now() - batch.proposed_s)
+        for done, result in zip(batch.dones, results, strict=True):
             done(result)
 
     def leadership_lost(self) -> None:
@@ -177,17 +171,17 @@ class Proposals:
         for batch in inflight.values():
             self._finish(batch, _unknown("the node stopped"))
 
+    def _note_latency(self, latency_s: float) -> None:
+        """One batch at a time while batches are quick: a second one under way would halve the size of both, and the
+        cost of a batch is what limits a small machine. Where network or disk take their time, more are under way.
+        """
+        self._latency_s += (latency_s - self._latency_s) / 8
+        self._window_count = min(self._window_max_count, 1 + int(self._latency_s / WINDOW_STEP_S))
+
     def _finish(self, batch: _Batch, error: RaftkvError) -> None:
         self._bytes_count -= batch.bytes_count
         for done in batch.dones:
             done(error)
-
-
-def _whole_batch(_: Any) -> None:
-    """Marks a batch whose one `done` takes all results; never has anything to say itself."""
-
-
-_WHOLE_BATCH: Done = _whole_batch
 
 
 def _unknown(why: str) -> OutcomeUnknown:

@@ -16,12 +16,13 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from raftkv.errors import (
     NotLeader,
     PeerProtocolError,
     RaftkvError,
+    Rejected,
 )
 from raftkv.kv import KeyValueMachine
 from raftkv.raft import (
@@ -61,6 +62,8 @@ from raftkv.types import (
 )
 
 _log = logging.getLogger("raftkv.replica")
+
+T = TypeVar("T")
 
 COMMIT_NOTICE_S = 0.002
 """How long a commit may wait for new entries to carry its index to the followers (docs/design/performance.md)."""
@@ -140,7 +143,7 @@ class Replica:
             timeout_s=timeout_s,
             pending_max_bytes=settings.max_pending_bytes,
         )
-        self._forwarded = ForwardedWork(codec, self._send_forward_reply, self._refusal_of)
+        self._forwarded = ForwardedWork(codec, self._send_forward_reply, self._refusal_of, command_bytes)
         self.reads = ReadQueue(
             lambda request_id, is_lease: self.raft.request_read(request_id, lease=is_lease),
             self.wake,
@@ -168,13 +171,21 @@ class Replica:
         """A frame of a peer. Raises `PeerProtocolError` for bytes that no peer of ours would send."""
         if self.is_closed:
             return
+        try:
+            self._take_frame(sender, kind, payload)
+        except PeerProtocolError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see _guard; the transport would only end the connection
+            self._hooks.failed(error)
+
+    def _take_frame(self, sender: MemberId, kind: int, payload: bytes | memoryview) -> None:
         if kind == wire.FrameKind.RAFT:
             message = decode_message(payload)
             if message.sender != sender:
                 raise PeerProtocolError(f"member {sender} sent a message in the name of {message.sender}")
             if type(message) is AppendEntries:
                 self.heard_at_s = self._loop.time()
-            self._guard(self.raft.step, message)
+            self.raft.step(message)
             self.wake()
         elif kind == wire.FrameKind.FORWARD:
             self._forwarded.handle(sender, wire.decode(payload, wire.Forward), self.proposals)
@@ -182,6 +193,12 @@ class Replica:
             self.forwarding.handle_reply(wire.decode(payload, wire.ForwardReply), self.machine.last_applied)
         else:
             raise PeerProtocolError(f"unknown frame kind {kind}")
+
+    def step(self, message: Message) -> None:
+        """A message that did not come as a frame."""
+        if not self.is_closed:
+            self._guard(self.raft.step, message)
+            self.wake()
 
     def unreachable(self, member_id: MemberId) -> None:
         self._guard(self.raft.unreachable, member_id)
@@ -194,8 +211,10 @@ class Replica:
             self._guard(self.driver.durable, step_number)
 
     def tick(self) -> None:
-        if self.is_closed:
-            return
+        if not self.is_closed:
+            self._guard(self._tick)
+
+    def _tick(self) -> None:
         self.advance_clock()
         was_marked = self.gate.state is GateState.MARKED
         self.gate.tick()
@@ -209,6 +228,7 @@ class Replica:
     def close_queues(self) -> None:
         """End all waiting work: nothing new is taken, unknown outcomes are told as such."""
         self.is_closed = True
+        self.gate.close()  # the files may be closed any moment
         self.proposals.close()
         self.forwarding.close()
         self.reads.close()
@@ -267,7 +287,13 @@ class Replica:
         self.log.wal = wal
         self.machine = machine
         self.clients.moved()
-        self._guard(self.driver.installed)
+        if not self.is_closed:
+            self._guard(self._go_on_installed)
+
+    def _go_on_installed(self) -> None:
+        self.driver.installed()
+        self.forwarding.applied(self.machine.last_applied)
+        self.reads.applied(self.machine.last_applied)
 
     def stream_snapshot(self, recipient: MemberId) -> None:
         self._hooks.stream_snapshot(recipient)
@@ -313,10 +339,21 @@ class Replica:
             self._hooks.failed(error)
 
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Whatever goes wrong in here, going on could break a promise: the node stops."""
         try:
             work(*arguments)
-        except RaftkvError as error:
+        except Exception as error:  # noqa: BLE001 - as said
             self._hooks.failed(error)
+
+    def ask_core(self, request: Callable[..., T], *arguments: Any) -> T:
+        """For requests that the core may reject, which is for the caller; anything else stops the node."""
+        try:
+            return request(*arguments)
+        except Rejected:
+            raise
+        except Exception as error:
+            self._hooks.failed(error)
+            raise
 
     def advance_clock(self) -> None:
         ticks = self.clock.advance()

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from raftkv.errors import InvariantViolation, PeerProtocolError, RaftkvError, Unavailable
+from raftkv.errors import (
+    InvariantViolation,
+    PeerProtocolError,
+    RaftkvError,
+    ShuttingDown,
+    StorageError,
+    Unavailable,
+)
 from raftkv.kv import KeyValueMachine
 from raftkv.raft import InstallSnapshot
 from raftkv.runtime import wire
-from raftkv.runtime.opening import exchange_for_snapshot
-from raftkv.storage import SnapshotSink, SnapshotSource, Wal, remove_tree
+from raftkv.runtime.opening import check_staged, exchange_for_snapshot, wal_of
+from raftkv.runtime.threads import run_in_thread, until_done
+from raftkv.storage import LogFiles, SnapshotSink, SnapshotSource, remove_tree
 from raftkv.types import HardState, MemberId, SnapshotMetadata
 
 if TYPE_CHECKING:
@@ -39,6 +48,14 @@ class SnapshotHeader(msgspec.Struct, frozen=True, array_like=True):
     snapshot: SnapshotMetadata
 
 
+class _Offered(NamedTuple):
+    """A snapshot that is wholly staged and was offered to the core."""
+
+    snapshot: SnapshotMetadata
+    sink: SnapshotSink
+    installed: asyncio.Future[None]
+
+
 class Snapshots:
     """The snapshot traffic of one node: at most one stream to each follower, and one coming in."""
 
@@ -46,8 +63,7 @@ class Snapshots:
         self._node = node
         self._needed_from: dict[MemberId, int] = {}
         """By follower: the first index that it will need once its snapshot is in place."""
-        self._staged: tuple[SnapshotMetadata, SnapshotSink] | None = None
-        self._installed = asyncio.Event()
+        self._offered: _Offered | None = None
         self.sent_count = 0
         self.installed_count = 0
         self.last_taken_s = 0.0
@@ -71,6 +87,8 @@ class Snapshots:
             await self._node.transport.send_snapshot(recipient, self._chunks(recipient))
             is_sent = True
             self.sent_count += 1
+        except StorageError:
+            raise  # of this node, since those of the other one do not travel: the node stops
         except RaftkvError as error:
             _log.warning("snapshot not sent: %s", error, extra={"to": f"{recipient:x}"})
         finally:
@@ -87,7 +105,7 @@ class Snapshots:
                 replica = node.replica
                 machine = replica.machine
                 started_s = node.loop.time()
-                await asyncio.to_thread(machine.flush)
+                await run_in_thread(machine.flush)
                 index = machine.last_applied
                 machine.snapshot(directory)
                 self.last_taken_s = node.loop.time() - started_s
@@ -95,12 +113,12 @@ class Snapshots:
             self._needed_from[recipient] = index + 1
             _log.info("sending a snapshot", extra={"to": f"{recipient:x}", "last_index": index})
             yield wire.encode(SnapshotHeader(replica.raft.current_term, snapshot))
-            source = await asyncio.to_thread(SnapshotSource, directory, node.settings.snapshot_chunk_bytes)
+            source = await run_in_thread(lambda: SnapshotSource(directory, node.settings.snapshot_chunk_bytes))
             with contextlib.closing(source):
-                while chunk := await asyncio.to_thread(source.next_chunk):
+                while chunk := await run_in_thread(source.next_chunk):
                     yield chunk
         finally:
-            await asyncio.to_thread(remove_tree, directory)
+            await run_in_thread(lambda: remove_tree(directory))
 
     # Receiving
 
@@ -110,17 +128,17 @@ class Snapshots:
         header = await self._header(chunks)
         if header.snapshot.last_index <= node.replica.machine.last_applied:
             return  # this node has all of it already; the sender goes on with entries
-        sink = await asyncio.to_thread(
-            SnapshotSink, node.directory.staging("receiving"), node.settings.disk_reserve_bytes
-        )
+        directory = node.directory.staging("receiving")
+        reserve_bytes = node.settings.disk_reserve_bytes
+        sink = await run_in_thread(lambda: SnapshotSink(directory, reserve_bytes), SnapshotSink.discard)
         try:
             async for chunk in chunks:
-                await asyncio.to_thread(sink.write, chunk)
-            await asyncio.to_thread(sink.finish)
+                await run_in_thread(functools.partial(sink.write, chunk))
+            await run_in_thread(sink.finish)
+            await run_in_thread(lambda: check_staged(node.settings, directory, header.snapshot))
             await self._offer(sender, header, sink)
         finally:
-            self._staged = None
-            await asyncio.to_thread(sink.discard)
+            await run_in_thread(sink.discard)
 
     @staticmethod
     async def _header(chunks: AsyncIterator[bytes]) -> SnapshotHeader:
@@ -130,34 +148,54 @@ class Snapshots:
 
     async def _offer(self, sender: MemberId, header: SnapshotHeader, sink: SnapshotSink) -> None:
         replica = self._node.replica
-        raft = replica.raft
-        self._staged = (header.snapshot, sink)
-        self._installed.clear()
-        raft.step(InstallSnapshot(header.term, sender, replica.own.member_id, header.snapshot))
-        replica.wake()
-        if raft.last_applied >= header.snapshot.last_index:
-            await self._installed.wait()
-        elif raft.commit_index < header.snapshot.last_index:
+        raft, snapshot = replica.raft, header.snapshot
+        offered = self._offered = _Offered(snapshot, sink, self._node.loop.create_future())
+        applied_index = raft.last_applied
+        replica.step(InstallSnapshot(header.term, sender, replica.own.member_id, snapshot))
+        if applied_index < snapshot.last_index <= raft.last_applied and not replica.is_closed:
+            await self._until_installed(offered)
+        elif raft.commit_index < snapshot.last_index:
             raise Unavailable("the snapshot is of an old term; it was not installed")
+
+    @staticmethod
+    async def _until_installed(offered: _Offered) -> None:
+        """The core counts on the staged files from here on, so a newer stream or a stop must not remove them yet."""
+        try:
+            await asyncio.shield(offered.installed)
+        except asyncio.CancelledError:
+            await until_done(offered.installed)
+            raise
 
     async def install(self, snapshot: SnapshotMetadata, hard_state: HardState | None) -> None:
         """The core has accepted the staged snapshot: exchange log and state for it. Errors stop the node."""
-        node = self._node
-        async with node.maintenance.state_lock:
-            replica = node.replica
-            staged = self._staged
-            if staged is None or staged[0] != snapshot:
-                raise InvariantViolation(f"the core accepted a snapshot up to {snapshot.last_index} that is not staged")
-            sink = staged[1]
-            old_log, old_machine = replica.log.wal, replica.machine
+        offered = self._offered
+        if offered is None or offered.snapshot != snapshot:
+            raise InvariantViolation(f"the core accepted a snapshot up to {snapshot.last_index} that is not staged")
+        try:
+            async with self._node.maintenance.state_lock:
+                await self._exchange(offered, hard_state)
+        except BaseException:
+            offered.installed.set_exception(Unavailable("the snapshot could not be installed"))
+            raise
+        offered.installed.set_result(None)
+        self.installed_count += 1
+        _log.info("snapshot installed", extra={"last_index": snapshot.last_index})
 
-            def exchange() -> tuple[Wal, KeyValueMachine]:
-                old_log.close()
-                old_machine.close()
-                return exchange_for_snapshot(node, snapshot, hard_state or old_log.hard_state, sink.place)
+    async def _exchange(self, offered: _Offered, hard_state: HardState | None) -> None:
+        node, replica = self._node, self._node.replica
+        old_log, old_machine = replica.log.wal, replica.machine
 
-            wal, machine = await asyncio.to_thread(exchange)
-            replica.installed(wal, machine)
-            self.installed_count += 1
-            _log.info("snapshot installed", extra={"last_index": snapshot.last_index})
-        self._installed.set()
+        def exchange() -> tuple[LogFiles, KeyValueMachine]:
+            old_machine.close()
+            return exchange_for_snapshot(node, offered.snapshot, hard_state or old_log.hard_state, offered.sink.place)
+
+        await old_log.aclose()  # every step of it has been reported on return, so none is taken for a new one's
+        log_files, machine = await run_in_thread(exchange)
+        replica.installed(wal_of(node, log_files), machine)
+
+    def close(self) -> None:
+        """The node has ended its tasks: what was accepted and not yet begun to be installed never will be."""
+        offered = self._offered
+        if offered is not None and not offered.installed.done():
+            offered.installed.set_exception(ShuttingDown("the node stopped before the snapshot was installed"))
+            offered.installed.exception()  # perhaps nobody waits for it

@@ -27,7 +27,7 @@ class Standing:
     def __init__(self, replica: Replica, now: Callable[[], float]) -> None:
         self._replica = replica
         self._now = now
-        self._events: list[asyncio.Future[None]] = []
+        self._events: set[asyncio.Future[None]] = set()
 
     @property
     def own(self) -> Member:
@@ -39,7 +39,8 @@ class Standing:
 
     @property
     def is_leader(self) -> bool:
-        return self._replica.is_leader
+        """Of a replica that is closed nobody knows, so whoever waits for it learns no more."""
+        return self._replica.is_leader and not self._replica.is_closed
 
     @property
     def configuration(self) -> Configuration:
@@ -90,7 +91,7 @@ class Standing:
         retry_s = (self._replica.settings.election_timeout_ms + 2 * self._replica.settings.tick_interval_ms) / 1000
         while self._replica.is_leader and self._now() < deadline_s and not self._replica.is_closed:
             if self._replica.raft.status().transfer_target == NOBODY:
-                self._replica.raft.transfer_leadership(target)
+                self._replica.ask_core(self._replica.raft.transfer_leadership, target)
                 self._replica.wake()
             with contextlib.suppress(TimeoutError):
                 remaining_s = max(0.001, deadline_s - self._now())
@@ -111,7 +112,7 @@ class Standing:
         return not status.configuration.is_joint and status.configuration_index <= status.commit_index
 
     def propose_configuration(self, voters: Sequence[Member], learners: Sequence[Member]) -> None:
-        self._replica.raft.propose_configuration(voters, learners)
+        self._replica.ask_core(self._replica.raft.propose_configuration, voters, learners)
         self._replica.wake()
 
     def catch_up_progress(self, member_id: MemberId) -> str:
@@ -123,12 +124,14 @@ class Standing:
 
     async def until_configuration_event(self) -> None:
         event: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._events.append(event)
-        await event
+        self._events.add(event)
+        try:
+            await event
+        finally:
+            self._events.discard(event)
 
     def notify(self) -> None:
         """A configuration or the leadership has changed, or was committed: wake whoever waits for that."""
-        events, self._events = self._events, []
-        for event in events:
+        for event in self._events:
             if not event.done():
                 event.set_result(None)

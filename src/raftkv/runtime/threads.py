@@ -1,4 +1,4 @@
-"""Blocking work in a thread, which no cancellation can leave behind.
+"""Work that no cancellation can leave behind: mostly blocking work in a thread.
 
 A cancelled `asyncio.to_thread` returns at once while its thread goes on: what that opens is then never closed, and
 what it still uses is closed under it. Here the cancellation waits for the work to end.
@@ -20,15 +20,16 @@ async def run_in_thread(work: Callable[[], T], undo: Callable[[T], object] | Non
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await _until_done(running)
+        await until_done(running)
         if undo is not None and not running.cancelled() and running.exception() is None:
-            await _until_done(asyncio.get_running_loop().run_in_executor(None, undo, running.result()))
+            await until_done(asyncio.get_running_loop().run_in_executor(None, undo, running.result()))
         raise
 
 
-async def _until_done(running: asyncio.Future[T]) -> None:
+async def until_done(running: asyncio.Future[T]) -> None:
+    """For whoever was cancelled and has to wait all the same; the caller raises that cancellation afterwards."""
     while not running.done():
-        with contextlib.suppress(asyncio.CancelledError):  # there is one to raise already
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([running])
     if not running.cancelled():
-        running.exception()  # a cancellation is on its way, so nobody else will look at it
+        running.exception()  # nobody else will look at it

@@ -37,8 +37,8 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, gc=False):
     batch: bytes
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An error as it crosses the wire: `is_unknown` tells an unknown outcome from a refusal."""
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
+    """An error as it crosses the wire, in the place of a result; `is_unknown` is not a refusal."""
 
     code: str
     message: str
@@ -46,7 +46,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ForwardReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Either `failure`, for the whole batch, or the encoded results and the index that holds the batch."""
+    """Either `failure`, for the whole batch, or the encoded results and failures, and the highest index among them."""
 
     request_id: int
     index: int
