@@ -17,8 +17,10 @@ from bench.processes import BenchError
 from bench.raftkv_nodes import RaftkvCluster
 from bench.report import Report, Row
 
-# 1700000000.123456 fdatasync(7) = 0 <0.000123>, perhaps in two parts when threads interleave.
-_SYNC = re.compile(r"(\d+\.\d+) (?:<\.\.\. )?(?:fdatasync|fsync|sync_file_range)\b.* = 0 <(\d+\.\d+)>")
+# 1700000000.123456 fdatasync(7) = 0 <0.000123>, perhaps in two parts when threads interleave; or the kernel was told
+# to sync in the background (io_submit of IOCB_CMD_FDSYNC), and io_getevents says that it has.
+_TRACED = "trace=fdatasync,fsync,io_submit,io_getevents"
+_LINE = re.compile(r"(\d+\.\d+) (<\.\.\. )?(fdatasync|fsync|io_getevents)\b(.*)<(\d+\.\d+)>")
 
 
 def measure(directory: Path, report: Report, write_count: int = 200) -> None:
@@ -43,9 +45,7 @@ def measure(directory: Path, report: Report, write_count: int = 200) -> None:
 def _covered(cluster: RaftkvCluster, directory: Path, write_count: int) -> int:
     traces = [directory / f"strace.{node.node_id}" for node in cluster.nodes]
     tracers = [
-        subprocess.Popen(
-            ["strace", "-f", "-qq", "-ttt", "-T", "-e", "trace=fdatasync,fsync", "-o", str(path), "-p", str(child.pid)]
-        )
+        subprocess.Popen(["strace", "-f", "-qq", "-ttt", "-T", "-e", _TRACED, "-o", str(path), "-p", str(child.pid)])
         for path, child in zip(traces, cluster.children, strict=True)
     ]
     leader = cluster.leader()
@@ -77,11 +77,12 @@ def _wait_traced(cluster: RaftkvCluster) -> None:
 
 
 def sync_ends(trace: Path) -> list[float]:
-    """When each successful sync ended, in seconds since the epoch."""
+    """When the process learned of each successful sync, in seconds since the epoch."""
+    text = trace.read_text()
+    if re.search(r"aio_lio_opcode=(?!IOCB_CMD_FDSYNC)", text):
+        raise BenchError("io_getevents may tell of other things than syncs")
     ends = []
-    for line in trace.read_text().splitlines():
-        found = _SYNC.search(line)
-        if found:
-            resumed = "resumed" in line  # then the time at the start of the line is already the end
-            ends.append(float(found[1]) + (0.0 if resumed else float(found[2])))
+    for at, is_resumed, call, rest, took in _LINE.findall(text):
+        if (" res=0," in rest and " = 1" in rest) if call == "io_getevents" else " = 0 " in rest:
+            ends.append(float(at) + (0.0 if is_resumed else float(took)))  # resumed: the line began at its end
     return ends

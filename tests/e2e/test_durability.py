@@ -18,20 +18,29 @@ from tests.e2e.cluster import Cluster
 from tests.e2e.node import Node
 from tests.e2e.waiting import eventually, eventually_answers
 
-# 1700000000.123456 fdatasync(7) = 0 <0.000123>, in two lines when another thread's call came between.
-_SYNC = re.compile(r"(\d+\.\d+) (<\.\.\. )?(?:fdatasync|fsync)\b.* = 0 <(\d+\.\d+)>")
+# 1700000000.123456 fdatasync(7) = 0 <0.000123>, in two lines when another thread's call came between; or the kernel
+# was told to sync in the background (io_submit of IOCB_CMD_FDSYNC), and io_getevents says that it has.
+_TRACED = "trace=fdatasync,fsync,io_submit,io_getevents"
+_LINE = re.compile(r"(\d+\.\d+) (<\.\.\. )?(fdatasync|fsync|io_getevents)\b(.*)<(\d+\.\d+)>")
 
 
 def sync_ends(trace: Path) -> list[float]:
-    """When each successful sync ended, in seconds since the epoch."""
-    found = _SYNC.findall(trace.read_text())
-    return [float(at) + (0.0 if is_resumed else float(took)) for at, is_resumed, took in found]
+    """When the process learned of each successful sync, in seconds since the epoch."""
+    text = trace.read_text()
+    assert not re.search(r"aio_lio_opcode=(?!IOCB_CMD_FDSYNC)", text), (
+        "io_getevents may tell of other things than syncs"
+    )
+    ends = []
+    for at, is_resumed, call, rest, took in _LINE.findall(text):
+        if (" res=0," in rest and " = 1" in rest) if call == "io_getevents" else " = 0 " in rest:
+            ends.append(float(at) + (0.0 if is_resumed else float(took)))
+    return ends
 
 
 @contextmanager
 def traced(nodes: list[Node], directory: Path) -> Iterator[list[Path]]:
     paths = [directory / f"{node.node_id}.strace" for node in nodes]
-    options = ["-f", "-qq", "-ttt", "-T", "-e", "trace=fdatasync,fsync"]
+    options = ["-f", "-qq", "-ttt", "-T", "-e", _TRACED]
     tracers = [
         subprocess.Popen(["strace", *options, "-o", str(path), "-p", str(node.pid)], stderr=subprocess.DEVNULL)
         for node, path in zip(nodes, paths, strict=True)
