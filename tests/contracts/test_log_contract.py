@@ -2,66 +2,95 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from raftkv.errors import InvariantViolation, StorageError
-from raftkv.storage import MemoryLog, Wal, WalSettings, WalStep
+from raftkv.storage import MemoryLog, OsFiles, Wal, WalSettings, WalStep, open_log
 from raftkv.types import Configuration, Entry, EntryKind, HardState, Member, SnapshotMetadata
 
 AnyLog = Wal | MemoryLog
 
 
 class LogUnderTest:
-    """A log that is reopened after an orderly stop, and whose writes can be awaited."""
+    """A log that is reopened after an orderly stop, and whose writes can be awaited: it has the loop for itself."""
 
-    def __init__(self, open_log: Callable[[Callable[[int], None]], AnyLog]) -> None:
-        self._open = open_log
-        self._durable = threading.Condition()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, open_log_under_test: Callable[[Callable[[int], None]], AnyLog]
+    ) -> None:
+        self._loop = loop
+        self._open = open_log_under_test
+        self._awaited: tuple[int, asyncio.Future[None]] | None = None
         self.notified: list[int] = []
-        self.log = open_log(self._notify)
+        self.open()
+
+    def open(self) -> None:
+        async def open_in_loop() -> AnyLog:
+            return self._open(self._notify)
+
+        self.notified.clear()
+        self.log = self._loop.run_until_complete(open_in_loop())
 
     def _notify(self, step_number: int) -> None:
-        with self._durable:
-            self.notified.append(step_number)
-            self._durable.notify()
+        self.notified.append(step_number)
+        if self._awaited is not None and step_number >= self._awaited[0]:
+            self._awaited[1].set_result(None)
+            self._awaited = None
 
     def put(self, *steps: WalStep) -> None:
         number = 0
         for step in steps:
             number = self.log.write(step)
-        with self._durable:
-            self._durable.wait_for(lambda: self.notified and self.notified[-1] >= number)
+        if not self.notified or self.notified[-1] < number:
+            self._awaited = number, self._loop.create_future()
+            self._loop.run_until_complete(self._awaited[1])
+
+    def close(self) -> None:
+        if isinstance(self.log, Wal):
+            self._loop.run_until_complete(self.log.aclose())
+        else:
+            self.log.close()
 
     def reopen(self) -> None:
-        self.log.close()
-        self.notified.clear()
-        self.log = self._open(self._notify)
+        self.close()
+        self.open()
 
     def state(self) -> tuple[HardState, SnapshotMetadata, list[Entry]]:
         log = self.log
         return log.hard_state, log.base, log.entries(log.base.last_index + 1, log.last_index, 1 << 30)
 
 
-@pytest.fixture(params=["disk", "memory"])
+class ThreadedFiles(OsFiles):
+    """As on a system whose kernel does not sync in the background."""
+
+    def open_kernel_sync(self) -> None:
+        return None
+
+
+@pytest.fixture(params=["disk", "disk, uvloop", "disk, thread", "memory"])
 def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogUnderTest]:
     memory = MemoryLog()
+    files = ThreadedFiles() if request.param == "disk, thread" else OsFiles()
 
     def on_disk(notify: Callable[[int], None]) -> AnyLog:
-        settings = WalSettings(segment_size_bytes=8192)
-        return Wal.open(tmp_path / "wal", settings, notify=notify, on_failure=lambda error: pytest.fail(str(error)))
+        log_files = open_log(tmp_path / "wal", WalSettings(segment_size_bytes=8192), files)
+        return Wal(log_files, notify=notify, on_failure=lambda error: pytest.fail(str(error)))
 
     def in_memory(notify: Callable[[int], None]) -> AnyLog:
         memory.reopen(notify)
         return memory
 
-    made = LogUnderTest(on_disk if request.param == "disk" else in_memory)
+    loop = uvloop.new_event_loop() if request.param == "disk, uvloop" else asyncio.new_event_loop()
+    made = LogUnderTest(loop, in_memory if request.param == "memory" else on_disk)
     yield made
-    made.log.close()
+    made.close()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 def entry(index: int, term: int = 1, size_bytes: int = 10, kind: EntryKind = EntryKind.COMMANDS) -> Entry:
@@ -186,7 +215,7 @@ def test_a_gap_is_refused_and_the_log_goes_on(under_test: LogUnderTest) -> None:
 
 
 def test_nothing_can_be_written_after_close(under_test: LogUnderTest) -> None:
-    under_test.log.close()
+    under_test.close()
     with pytest.raises(StorageError):
         under_test.log.write(append(1, 1))
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Callable
 
 from raftkv.storage import OsFiles
+from raftkv.storage.kernel_sync import KernelSync
 
 _TEXT = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
+
+
+class _FailingSync(KernelSync):
+    """The kernel's background sync, which fails as `FailingFiles.sync` does."""
+
+    check: Callable[[str], None]
+
+    def submit(self, handle: int) -> None:
+        if hasattr(self, "check"):  # not yet in the trial that `open` makes
+            self.check("sync")
+        super().submit(handle)
 
 
 class FailingFiles(OsFiles):
@@ -33,6 +46,14 @@ class FailingFiles(OsFiles):
     def sync(self, handle: int) -> None:
         self._check("sync")
         super().sync(handle)
+
+    def open_kernel_sync(self) -> KernelSync | None:
+        try:
+            sync = _FailingSync.open()
+        except OSError:
+            return None  # then `sync` above is what is called
+        sync.check = self._check
+        return sync
 
     def _check(self, operation: str) -> None:
         number = self._failing.get(operation)

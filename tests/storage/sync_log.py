@@ -1,4 +1,4 @@
-"""The real log code on a disk in memory, without threads: each `sync` carries out what the writer thread would."""
+"""The real log code on a disk in memory, without an event loop: each `sync` carries out what `Wal` would."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from raftkv.storage.disk import InlineExecutor
 from raftkv.storage.log_files import LogFiles, WalSettings
 from raftkv.storage.log_writer import NumberedStep, WalStep
 from raftkv.storage.memory_disk import MemoryDisk
-from raftkv.storage.recovery import write_burst
 from raftkv.types import Configuration, Entry, EntryKind, HardState, Member, SnapshotMetadata
 
 DIRECTORY = Path("/wal")
@@ -60,11 +59,8 @@ class SyncLog:
 
     def prove(self) -> None:
         """One burst; without pending steps the empty one that an orderly stop writes."""
-        burst = self.files.take(self.pending)
-        if burst is not None:
-            write_burst(self.disk, burst)
+        if burst := self.files.write_burst(self.pending):
             self.durable_step = burst.last_step or self.durable_step
-            self.files.complete(burst, 0.0)
 
     def put(self, *steps: WalStep) -> None:
         """Each step in its own burst."""

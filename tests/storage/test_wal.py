@@ -1,104 +1,38 @@
-"""The log with its threads, on real files."""
+"""The log in an event loop, on real files."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from raftkv.errors import CorruptData, InvariantViolation, StorageError, SyncFailed
-from raftkv.storage.disk import OsFiles
 from raftkv.storage.log_files import WalSettings
+from raftkv.storage.log_opening import found_log, open_log
 from raftkv.storage.log_writer import WalStep
-from raftkv.storage.wal import Wal
 from raftkv.types import HardState
+from tests.storage.gates import Gate, Opened
 from tests.storage.sync_log import State, append, entry, metadata, vote
 
-SETTINGS = WalSettings(segment_size_bytes=1 << 16)
+Story = Callable[[Path, Gate], Awaitable[None]]
+BOTH = pytest.mark.parametrize("has_kernel_sync", [True, False], ids=["kernel", "thread"])
 
 
-class Gate(OsFiles):
-    """Real files whose syncs of an open log wait for a permit, or fail."""
+def play(directory: Path, story: Story, *, has_kernel_sync: bool = True) -> None:
+    async def main() -> None:
+        gate = Gate(has_kernel_sync=has_kernel_sync)
+        try:
+            await asyncio.wait_for(story(directory / "wal", gate), 60)
+        finally:
+            gate.may_make_segments.set()
+            gate.open_up()
 
-    def __init__(self) -> None:
-        self.is_closed = threading.Event()
-        self.is_open = threading.Event()
-        self.is_open.set()
-        self.waiting = threading.Semaphore(0)
-        self.error: OSError | None = None
-        self.fails_allocation = False
-
-    def sync(self, handle: int) -> None:
-        if threading.current_thread().name == "raftkv-wal":
-            self.waiting.release()
-            self.is_open.wait()
-            if self.error is not None:
-                raise self.error
-        super().sync(handle)
-
-    def allocate(self, handle: int, size: int) -> None:
-        if self.fails_allocation:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().allocate(handle, size)
-
-
-class Opened:
-    """A log and what it told."""
-
-    def __init__(self, directory: Path, files: OsFiles | None = None, settings: WalSettings = SETTINGS) -> None:
-        self.notified: list[int] = []
-        self.failures: list[StorageError] = []
-        self.syncs: list[tuple[float, int, int]] = []
-        self._told = threading.Condition()
-        self.wal = Wal.open(
-            directory,
-            settings,
-            notify=self._notify,
-            on_failure=self._fail,
-            on_sync=lambda seconds, size, count: self.syncs.append((seconds, size, count)),
-            files=files,
-        )
-
-    def _notify(self, step_number: int) -> None:
-        with self._told:
-            self.notified.append(step_number)
-            self._told.notify()
-
-    def _fail(self, error: StorageError) -> None:
-        with self._told:
-            self.failures.append(error)
-            self._told.notify()
-
-    def wait(self, step_number: int) -> None:
-        with self._told:
-            self._told.wait_for(lambda: self.failures or (self.notified and self.notified[-1] >= step_number))
-        assert not self.failures
-
-    def wait_failed(self) -> StorageError:
-        with self._told:
-            self._told.wait_for(lambda: self.failures)
-        return self.failures[0]
-
-    def put(self, *steps: WalStep) -> None:
-        number = 0
-        for step in steps:
-            number = self.wal.write(step)
-        self.wait(number)
-
-    def state(self) -> State:
-        wal = self.wal
-        return State(wal.hard_state, wal.base, tuple(wal.entries(wal.base.last_index + 1, wal.last_index, 1 << 40)))
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    files = Gate()
-    yield files
-    files.is_open.set()
+    asyncio.run(main())
 
 
 def test_steps_are_numbered_and_notified_in_order_once_they_are_durable(tmp_path: Path) -> None:

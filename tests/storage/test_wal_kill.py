@@ -7,22 +7,28 @@ import sys
 from pathlib import Path
 
 from raftkv.storage.log_files import WalSettings
-from raftkv.storage.wal import Wal
+from raftkv.storage.log_opening import open_log
 from tests.storage.sync_log import entry
 
 WRITER = """
-import itertools, os, sys
+import asyncio, os, sys
 from pathlib import Path
-from raftkv.storage import Wal, WalSettings, WalStep
+from raftkv.storage import Wal, WalSettings, WalStep, open_log
 from tests.storage.sync_log import entry
 
-wal = Wal.open(Path(sys.argv[1]), WalSettings(1 << 16), notify=lambda n: os.write(1, b"%d\\n" % (first + n)),
-               on_failure=lambda error: os.write(1, b"failed"))
-first = wal.last_index
-for index in itertools.count(first + 1):
-    wal.write(WalStep(entries=[entry(index, 1, 500)]))
-    while wal.last_index < index - 50:
-        pass
+async def main():
+    def notify(step_number):
+        os.write(1, b"%d\\n" % (first + step_number))
+    wal = Wal(open_log(Path(sys.argv[1]), WalSettings(1 << 16)), notify=notify,
+              on_failure=lambda error: os.write(1, b"failed"))
+    first = index = wal.last_index
+    while True:
+        index += 1
+        wal.write(WalStep(entries=[entry(index, 1, 500)]))
+        while wal.last_index < index - 50:
+            await asyncio.sleep(0)
+
+asyncio.run(main())
 """
 
 
@@ -40,7 +46,7 @@ def test_nothing_that_was_notified_is_lost_by_kill_9(tmp_path: Path) -> None:
             # Lines that were written before the kill arrived count as well; the last one may be cut short.
             for line in writer.stdout.read().split(b"\n")[:-1]:
                 notified = int(line)
-        wal = Wal.open(directory, WalSettings(1 << 16), notify=lambda _: None, on_failure=lambda _: None)
-        assert wal.last_index >= notified
-        assert wal.entries(1, wal.last_index, 1 << 30) == [entry(at, 1, 500) for at in range(1, wal.last_index + 1)]
-        wal.close()
+        log = open_log(directory, WalSettings(1 << 16))
+        assert log.last_index >= notified
+        assert log.entries(1, log.last_index, 1 << 30) == [entry(at, 1, 500) for at in range(1, log.last_index + 1)]
+        log.close()

@@ -13,8 +13,9 @@ from raftkv.storage.engine import RocksSettings, RocksStore
 from raftkv.storage.files import remove_tree
 from raftkv.storage.identity import Identity
 from raftkv.storage.inspection import LogSummary, StoppedDirectory
-from raftkv.storage.log_files import WalSettings, WalStats
+from raftkv.storage.log_files import LogFiles, WalSettings, WalStats
 from raftkv.storage.log_inspect import InspectedRecord, Verdict
+from raftkv.storage.log_opening import found_log, open_log
 from raftkv.storage.log_writer import WalStep
 from raftkv.storage.memory_log import MemoryLog
 from raftkv.storage.memory_store import MemoryStore
@@ -27,6 +28,7 @@ __all__ = [
     "Generation",
     "Identity",
     "InspectedRecord",
+    "LogFiles",
     "LogSummary",
     "MemoryLog",
     "MemoryStore",
@@ -41,7 +43,9 @@ __all__ = [
     "WalSettings",
     "WalStats",
     "WalStep",
+    "found_log",
     "free_bytes",
     "is_below_reserve",
+    "open_log",
     "remove_tree",
 ]

@@ -10,6 +10,7 @@ time, and a patched module is shared by all nodes of a simulated cluster.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from raftkv.storage.files import sync_directory
+from raftkv.storage.kernel_sync import KernelSync
 
 _ZEROS_SIZE_BYTES = 1 << 20
 _ZEROS = bytes(_ZEROS_SIZE_BYTES)
 _SYNC_EVERY_BYTES = 4 << 20
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +58,10 @@ class FileOps(Protocol):
 
     def sync(self, handle: int) -> None:
         """On return everything written through `handle` is durable. After an error nothing about it is known."""
+
+    def open_kernel_sync(self) -> KernelSync | None:
+        """What syncs handles of this file system beside the event loop; None: `sync` has to be called in a thread."""
+        ...
 
     def close(self, handle: int) -> None: ...
 
@@ -101,6 +108,13 @@ class OsFiles:
     def sync(self, handle: int) -> None:
         os.fdatasync(handle)
 
+    def open_kernel_sync(self) -> KernelSync | None:
+        try:
+            return KernelSync.open()
+        except OSError as error:
+            _log.info("the kernel does not sync in the background, the log uses a thread: %s", error)
+            return None
+
     def close(self, handle: int) -> None:
         os.close(handle)
 
@@ -117,7 +131,12 @@ class OsFiles:
 class Executor(Protocol):
     """Where slow file work (making and removing segments) is done; `concurrent.futures.Executor` is one."""
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Tasks are done one at a time, in order."""
+        ...
+
+    def shutdown(self) -> None:
+        """Wait for all that was submitted."""
 
 
 class InlineExecutor:
@@ -132,6 +151,9 @@ class InlineExecutor:
         except Exception as error:  # noqa: BLE001 -- a future carries any error to whoever asks for the result
             future.set_exception(error)
         return future
+
+    def shutdown(self) -> None:
+        """There is nothing to wait for."""
 
 
 def write_fully(files: FileOps, handle: int, data: bytes, offset: int) -> None:

@@ -1,19 +1,23 @@
-"""The log without its thread: recovery, what to write next, what a finished write means, reads, removal.
+"""The log without what drives it: recovery, what to write next, what a finished write means, reads, removal.
 
-Whoever drives it (`wal.Wal`, or a simulator on virtual time) repeats, in one thread:
+Whoever drives it (`wal.Wal` in the event loop, `write_burst` below, or a simulator on virtual time) repeats:
 
-    burst = log.take(pending)      encodes queued steps; may take the next segment from the supply
+    burst = log.take(pending)                            encodes queued steps
+    if it is None: log.start_segment(segment), once log.request_segment(pending) has given one; then take again
     write burst.data at burst.offset of burst.segment.handle, then sync it
-    log.complete(burst, seconds)   only now is anything of it durable
+    log.complete(burst, seconds)                         only now is anything of it durable
 
-and stops for good at the first error of a write or sync. `accept`, `accept_cut` and reads may come from another thread.
+and stops for good at the first error of a write or sync. All of this is for one thread; only reads may come from
+others. Nothing blocks but `open`, `close`, `write_burst` and reads.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import deque
+from concurrent.futures import Future
 from pathlib import Path
 
 from raftkv.errors import CorruptData, require
@@ -21,7 +25,7 @@ from raftkv.storage.disk import Executor, FileOps, read_fully
 from raftkv.storage.log_index import Run, pack_position
 from raftkv.storage.log_writer import Appended, Burst, Cut, LogWriter, NumberedStep, Reset, Truncated, WalStep
 from raftkv.storage.record import ENTRY_FIXED_SIZE_BYTES, BadRecord, decode_entry
-from raftkv.storage.recovery import RecoveredLog, recover
+from raftkv.storage.recovery import RecoveredLog, recover, write_burst
 from raftkv.storage.segment import Segment
 from raftkv.storage.segment_supply import SegmentSupply
 from raftkv.types import Entry, HardState, SnapshotMetadata
@@ -39,7 +43,7 @@ class WalSettings:
 
 @dataclasses.dataclass(slots=True)
 class WalStats:
-    """Since the log was opened, but for `segment_count`. Written by the writer thread, read by anyone."""
+    """Since the log was opened, but for `segment_count`. Written by who drives the log, read by anyone."""
 
     segment_count: int = 0
     sync_count: int = 0
@@ -72,10 +76,17 @@ class LogFiles:
 
     @classmethod
     def open(cls, files: FileOps, directory: Path, settings: WalSettings, executor: Executor) -> LogFiles:
-        """Raises `CorruptData`, `DataDirectoryError` (nothing on disk was changed) or `OSError`."""
+        """`executor` makes and removes segments, and is the log's own from here on, whatever happens.
+
+        Blocking. Raises `CorruptData`, `DataDirectoryError` (nothing on disk was changed) or `OSError`.
+        """
         size = settings.segment_size_bytes
         require(size >= MIN_SEGMENT_SIZE_BYTES, "log segments of {} bytes", size)
-        recovered = recover(files, directory, size, settings.first_burst_number)
+        try:
+            recovered = recover(files, directory, size, settings.first_burst_number)
+        except BaseException:
+            executor.shutdown()
+            raise
         supply = SegmentSupply(files, directory, size, executor, recovered.spare)
         return cls(files, directory, recovered, supply)
 
@@ -159,16 +170,36 @@ class LogFiles:
         return True
 
     def take(self, pending: deque[NumberedStep]) -> Burst | None:
-        """The next burst; None only when there are no steps and no room either. Raises `OSError` without space."""
+        """The next burst; its steps are removed from `pending`. Of no steps: the proof that the one before is durable.
+
+        None when the segment is full: the first of `pending` needs the next one, or there is no room for a proof
+        (then the next segment's first burst will be it).
+        """
+        return self._writer.take(pending)
+
+    def request_segment(self, pending: deque[NumberedStep]) -> Future[Segment]:
+        """The segment for the first of `pending`; perhaps done already, otherwise in the executor's time."""
         writer = self._writer
-        burst = writer.take(pending)
+        return self._supply.request(writer.tail.segment.sequence + 1, writer.needed_bytes(pending[0][1]))
+
+    def start_segment(self, segment: Segment) -> None:
+        """Go on in `segment`, which was requested. Everything written before must be durable."""
+        with self._lock:
+            self._segments[segment.sequence] = segment
+            self._writer.start_segment(segment)
+        self.stats.segment_count = len(self._segments)
+        self._supply.taken(segment)
+
+    def write_burst(self, pending: deque[NumberedStep]) -> Burst | None:
+        """Blocking: take the next burst and make it durable. For tests, tools and what has no event loop."""
+        burst = self.take(pending)
         if burst is None and pending:
-            segment = self._supply.take(writer.tail.segment.sequence + 1, writer.needed_bytes(pending[0][1]))
-            with self._lock:
-                self._segments[segment.sequence] = segment
-                writer.start_segment(segment)
-            self.stats.segment_count = len(self._segments)
-            burst = writer.take(pending)
+            self.start_segment(self.request_segment(pending).result())
+            burst = self.take(pending)
+        if burst is not None:
+            started_s = time.perf_counter()
+            write_burst(self.files, burst)
+            self.complete(burst, time.perf_counter() - started_s)
         return burst
 
     def complete(self, burst: Burst, seconds: float) -> None:
@@ -184,7 +215,7 @@ class LogFiles:
         self._supply.retire(superfluous)
 
     def close(self) -> None:
-        """Close the files. Nothing may be written, read or being removed any more."""
+        """Blocking: end the making and removing of segments, and close all files. No write may be under way."""
         self._supply.close()
         for segment in self._segments.values():
             self.files.close(segment.handle)

@@ -1,7 +1,7 @@
 """Where each entry of the log is on disk, and what the log as a whole says: hard state and base.
 
 Twenty bytes an entry, in arrays: a list of Python objects would take ten times that, and a node may hold a million
-entries for slow followers. Holds only what is durable; the writer thread changes it after each sync.
+entries for slow followers. Holds only what is durable; it changes after each sync.
 
 Invariant, outside of recovery: `first_index == base.last_index + 1` and entries are contiguous up to `last_index`.
 During recovery entries between the base and `first_index` may be missing, because their segments were removed when

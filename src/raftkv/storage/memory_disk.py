@@ -190,6 +190,9 @@ class MemoryDisk:
             self._handles[handle].sync()
         self._end()
 
+    def open_kernel_sync(self) -> None:
+        """A disk in memory has no kernel."""
+
     def close(self, handle: int) -> None:
         self._look()
         del self._handles[handle]

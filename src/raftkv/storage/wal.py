@@ -1,9 +1,11 @@
-"""The log on disk: steps go in from one thread, one writer thread makes them durable, reads come from any.
+"""The log on disk, driven by the event loop: steps go in, and their numbers come back when they are durable.
 
-    write(step) ──queue──> writer thread: take all that is queued, one write, one sync ──> notify(step number)
+    write(step) ──queue──> next turn of the loop: take all that is queued, one write, one sync ──> notify(step number)
 
-While one sync runs, everything else that arrives becomes the next burst (group commit), so the number of syncs
-falls as the load rises. `LogFiles` is the whole of it without the thread; a simulator drives that on virtual time.
+While one burst is on its way to the disk, everything else that arrives becomes the next one (group commit), so the
+number of syncs falls as the load rises. A burst that follows an idle time starts only in the next turn: what the caller
+sends in this turn leaves first, and everything that it writes shares the burst. `LogFiles` is the whole of the log
+without the loop; a simulator drives that on virtual time. `BurstCarrier` brings a burst to the disk without blocking.
 
 **One failed write or sync is final.** Linux marks dirty pages clean when writing them back failed, and reports it once;
 a later fsync of the same file then succeeds although the data never reached the disk ("fsyncgate", PostgreSQL
@@ -14,33 +16,31 @@ notified from then on, `write` raises, and the process has to end. Recovery star
 there is none when it is needed, it is tried once more, and then the log fails as above with the reason in the text:
 the steps in question were never acknowledged. The runtime refuses writes long before, by `disk.is_below_reserve`.
 
-Turned down: `os.open(..., O_DSYNC)`: it saves a call but ties the sync to each write; and writing from the event loop
-with only the sync in a thread: a write blocks for as long as the kernel throttles dirty pages.
+Turned down: a writer thread. It was so before, and each burst then cost more in handing over the GIL than in all the
+rest (docs/design/log-driving.md). `os.open(..., O_DSYNC)`: it saves a call but blocks the writer for the whole sync.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Future
 
 from raftkv.errors import StorageError, SyncFailed
-from raftkv.storage.disk import FileOps, OsFiles
-from raftkv.storage.log_files import LogFiles, WalSettings, WalStats
-from raftkv.storage.log_writer import NumberedStep, WalStep
-from raftkv.storage.recovery import write_burst
+from raftkv.storage.burst_carrier import BurstCarrier
+from raftkv.storage.log_files import LogFiles, WalStats
+from raftkv.storage.log_writer import Burst, NumberedStep, WalStep
+from raftkv.storage.segment import Segment
 from raftkv.types import Entry, HardState, SnapshotMetadata
 
 _log = logging.getLogger(__name__)
 
 
 class Wal:
-    """`LogStorage` on disk. `write`, `compact` and `close` belong to one thread; reads may come from any.
+    """`LogStorage` on disk. Everything belongs to the loop's thread; only reads may come from any.
 
     Reads answer for what is durable; an entry that is written but not notified yet may not be seen.
     """
@@ -48,50 +48,33 @@ class Wal:
     def __init__(
         self,
         log_files: LogFiles,
-        executor: ThreadPoolExecutor,
-        notify: Callable[[int], None],
-        on_failure: Callable[[StorageError], None],
-        on_sync: Callable[[float, int, int], None] | None,
-    ) -> None:
-        """Use `open`."""
-        self._log_files = log_files
-        self._executor = executor
-        self._notify = notify
-        self._on_failure = on_failure
-        self._on_sync = on_sync
-        self._queue: queue.SimpleQueue[NumberedStep | None] = queue.SimpleQueue()
-        self._failure: StorageError | None = None
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="raftkv-wal", daemon=True)
-        self._thread.start()
-
-    @classmethod
-    def open(
-        cls,
-        directory: Path,
-        settings: WalSettings | None = None,
         *,
         notify: Callable[[int], None],
         on_failure: Callable[[StorageError], None],
         on_sync: Callable[[float, int, int], None] | None = None,
-        files: FileOps | None = None,
-    ) -> Wal:
-        """Recover the log in `directory`, or make an empty one.
+    ) -> None:
+        """Take over `log_files`, which `open_log` gave. In a running loop.
 
         `notify(n)`: all steps up to number `n` are durable. `on_failure(error)`: see the module; at most once.
-        `on_sync(seconds, bytes, records)`: after each sync. All three are called from the writer thread and must be
-        quick. Raises `CorruptData`, `DataDirectoryError` (nothing on disk was changed) or `StorageError`.
+        `on_sync(seconds, bytes, records)`: after each burst, with the time until the loop heard of it. All three are
+        called in turns of their own, never from `write`.
         """
-        executor = ThreadPoolExecutor(1, "raftkv-segments")
-        try:
-            log_files = LogFiles.open(files or OsFiles(), directory, settings or WalSettings(), executor)
-        except OSError as error:
-            executor.shutdown()
-            raise StorageError(f"cannot open the log in {directory}: {error}") from error
-        except BaseException:
-            executor.shutdown()
-            raise
-        return cls(log_files, executor, notify, on_failure, on_sync)
+        self._log_files = log_files
+        self._notify = notify
+        self._on_failure = on_failure
+        self._on_sync = on_sync
+        self._loop = asyncio.get_running_loop()
+        self._carrier = BurstCarrier(log_files.files, self._loop, self._carried)
+        self._queue: deque[NumberedStep] = deque()
+        self._is_woken = False
+        """`_go_on` is going to be called."""
+        self._is_busy = False
+        """A burst is on its way to the disk, or it waits for the next segment."""
+        self._started_s = 0.0
+        self._failure: StorageError | None = None
+        self._idle: asyncio.Future[None] | None = None
+        """What `aclose` waits for."""
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def hard_state(self) -> HardState:
@@ -126,10 +109,13 @@ class Wal:
         """Queue a step and return its number, ascending; never blocks. Raises the failure once there is one."""
         if self._failure is not None:
             raise self._failure
-        if self._is_closed:
+        if self._closing is not None:
             raise StorageError("the log is closed")
         number = self._log_files.accept(step)
-        self._queue.put((number, step))
+        self._queue.append((number, step))
+        if not (self._is_busy or self._is_woken):
+            self._is_woken = True
+            self._loop.call_soon(self._go_on)
         return number
 
     def compact(self, base: SnapshotMetadata) -> None:
@@ -140,58 +126,98 @@ class Wal:
         if self._log_files.accept_cut(base):
             self.write(WalStep(cut=base))
 
-    def close(self) -> None:
-        """Make everything queued durable (unless the log has failed), prove it, and end the threads."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._queue.put(None)
-        self._thread.join()
-        self._executor.shutdown()
-        self._log_files.close()
+    async def aclose(self) -> None:
+        """Make everything queued durable (unless the log has failed), prove it, and let all files go. Idempotent.
 
-    def _run(self) -> None:
+        From the call on `write` raises; on return everything has been notified, and nothing is any more. It goes on
+        if the caller is cancelled, which takes effect only when it is done.
+        """
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not self._closing.done():
+            try:
+                await asyncio.shield(self._closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        await self._until_idle()
+        if self._failure is None:
+            self._start_burst()  # of no steps: the proof that the burst before was durable
+            await self._until_idle()
+        self._carrier.close()
+        await self._loop.run_in_executor(None, self._log_files.close)
+
+    async def _until_idle(self) -> None:
+        while self._failure is None and (self._is_busy or self._queue):
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def _go_on(self) -> None:
+        self._is_woken = False
+        if self._is_busy or self._failure is not None:
+            return
+        if self._queue:
+            self._start_burst()
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _start_burst(self) -> None:
         try:
-            self._write_queued()
+            burst = self._log_files.take(self._queue)
+            if burst is not None:
+                self._is_busy = True
+                self._started_s = time.perf_counter()
+                self._carrier.start(burst)
+            elif self._queue:
+                self._is_busy = True
+                self._wait_for_segment(self._log_files.request_segment(self._queue))
         except Exception as error:  # noqa: BLE001 -- whatever it was, no step may be acknowledged any more
-            directory = self._log_files.directory
-            failure = SyncFailed(
-                f"cannot write the log in {directory}, what was under way is not acknowledged: {error}"
-            )
-            failure.__cause__ = error
-            self._failure = failure
-            _log.critical("%s", failure)
-            self._on_failure(failure)
+            self._fail(error)
 
-    def _write_queued(self) -> None:
-        pending: deque[NumberedStep] = deque()
-        take = self._queue.get
-        is_closing = False
-        while not is_closing or pending:
-            if not pending:
-                item = take()
-                if item is None:
-                    break
-                pending.append(item)
-            for _ in range(self._queue.qsize()):
-                item = take()
-                if item is None:
-                    is_closing = True
-                else:
-                    pending.append(item)
-            self._write_burst(pending)
-        self._write_burst(pending)  # of no steps: the proof that the burst before was durable
+    def _wait_for_segment(self, segment: Future[Segment]) -> None:
+        if segment.done():
+            self._segment_is_ready(segment)
+        else:
+            segment.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._segment_is_ready, done))
 
-    def _write_burst(self, pending: deque[NumberedStep]) -> None:
-        log_files = self._log_files
-        burst = log_files.take(pending)
-        if burst is None:
+    def _segment_is_ready(self, segment: Future[Segment]) -> None:
+        try:
+            self._log_files.start_segment(segment.result())
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._fail(error)
+        else:
+            self._start_burst()
+
+    def _carried(self, burst: Burst, error: BaseException | None) -> None:
+        seconds = time.perf_counter() - self._started_s
+        if error is not None:
+            self._fail(error)
             return
-        started = time.perf_counter()
-        write_burst(log_files.files, burst)
-        seconds = time.perf_counter() - started
-        log_files.complete(burst, seconds)
-        if burst.last_step:
-            self._notify(burst.last_step)
-        if self._on_sync is not None:
-            self._on_sync(seconds, len(burst.data), burst.record_count)
+        try:
+            self._log_files.complete(burst, seconds)
+        except Exception as cause:  # noqa: BLE001 -- as above
+            self._fail(cause)
+            return
+        self._is_busy = False
+        try:
+            if burst.last_step:
+                self._notify(burst.last_step)
+            if self._on_sync is not None:
+                self._on_sync(seconds, len(burst.data), burst.record_count)
+        finally:
+            self._go_on()
+
+    def _fail(self, error: BaseException) -> None:
+        directory = self._log_files.directory
+        self._failure = SyncFailed(
+            f"cannot write the log in {directory}, what was under way is not acknowledged: {error}"
+        )
+        self._failure.__cause__ = error
+        _log.critical("%s", self._failure)
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        self._on_failure(self._failure)
