@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from raftkv.errors import RaftkvError
 from raftkv.kv import Delete, Put
 from raftkv.runtime import Node, Settings
 from raftkv.types import Consistency, WriteMode
+from tests.runtime.faults import FailingFiles
 
 DEADLINE_S = 20.0
 MIB = 1 << 20
@@ -86,12 +87,14 @@ class Cluster:
         self.directory = directory
         self.nodes: dict[str, Node] = {}
         self.settings: dict[str, Settings] = {}
+        self.files: dict[str, FailingFiles] = {}
 
     async def start(self, node_id: str, **changes: Any) -> Node:
         """Start `node_id`, with the settings of its last start unless changes are given."""
         if changes or node_id not in self.settings:
             self.settings[node_id] = small_settings(self.directory, node_id, **changes)
-        node = self.nodes[node_id] = await Node.start(self.settings[node_id])
+        files = self.files.setdefault(node_id, FailingFiles())
+        node = self.nodes[node_id] = await Node.start(self.settings[node_id], files=files)
         return node
 
     async def stop(self, node_id: str) -> None:
@@ -127,9 +130,26 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
+    """A cluster whose nodes are stopped at the end, which then must have left no task and no unseen error behind."""
     cluster = Cluster(directory)
+    unseen: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: unseen.append(f"{context['message']}: {context.get('exception')!r}")
+    )
     try:
         yield cluster
     finally:
         for node in cluster.nodes.values():
             await node.stop()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert unseen == []
+
+
+def run(directory: Path, story: Callable[[Cluster], Awaitable[None]]) -> None:
+    """Play `story` in a loop of its own."""
+
+    async def main() -> None:
+        async with cluster_in(directory) as cluster:
+            await story(cluster)
+
+    asyncio.run(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,9 @@ from raftkv.errors import DataDirectoryError, InvalidInput, MembershipRefused, N
 from raftkv.kv import Put
 from raftkv.runtime import InitialMember, Node
 from raftkv.types import Consistency, WriteMode
-from tests.runtime.nodes import Cluster, cluster_in, delete, free_port, get, put, small_settings, submit, until
+from tests.runtime.nodes import Cluster, delete, free_port, get, put, run, small_settings, submit, until
 
 THREE = ("node1", "node2", "node3")
-
-
-def run(directory: Path, story: Callable[[Cluster], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with cluster_in(directory) as cluster:
-            await story(cluster)
-
-    asyncio.run(main())
 
 
 def test_a_fresh_node_leads_itself_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
