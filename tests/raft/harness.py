@@ -229,7 +229,10 @@ class Server:
         while self.unapplied:
             entry = self.unapplied.popleft()
             assert entry.index == self.machine.last_applied + 1, "committed entries must come in order, each once"
-            assert entry.index <= self.log.last_index, "applied before it was durable here"
+            is_durable = entry.index <= self.log.last_index and (
+                entry.index <= self.log.base.last_index or self.log.term(entry.index) == entry.term
+            )
+            assert is_durable, f"{entry} was given out to be applied before it was durable here"
             self.machine.history.append(entry)
         self.node.applied(self.machine.last_applied)
 

@@ -102,7 +102,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(AppendEntriesReply, number, peer, peer, flag, number, number, number, number, number),
     st.builds(
-        InstallSnapshot, number, peer, peer, st.builds(SnapshotMetadata, number, number, configurations, number), number
+        InstallSnapshot, number, peer, peer, st.builds(SnapshotMetadata, small, number, configurations, number), number
     ),
     st.builds(InstallSnapshotReply, number, peer, peer, number, number),
     st.builds(TimeoutNow, number, peer, peer),
@@ -139,10 +139,8 @@ def subject(kind: str) -> Server:
 def feed(server: Server, message: Message) -> None:
     """As the wire would: garbage snapshots come with whatever chunks they came with."""
     if isinstance(message, InstallSnapshot):
-        index = message.snapshot.last_index
-        terms = min(message.snapshot.last_term, server.term)
-        if 0 < index < 100:
-            server.stage(message.snapshot, [command(i, terms) for i in range(1, index + 1)])
+        snapshot = message.snapshot
+        server.stage(snapshot, [command(i, snapshot.last_term) for i in range(1, snapshot.last_index + 1)])
     server.step(message)
 
 
@@ -281,6 +279,15 @@ def test_a_contradiction_of_committed_entries_stops_the_server_and_changes_nothi
         server.step(append(5, 3, 1, (0, 0), [command(1, 5)]))
     assert server.log_terms() == [1, 1]
     assert [entry.term for entry in server.machine.history] == [1, 1]
+
+
+def test_a_contradiction_at_the_end_of_what_was_cut_off_is_noticed_too() -> None:
+    """The last entry of the cut is the only one that can still be compared; what follows it must not be taken."""
+    server = alone(1, log=[1, 2, 2], term=3, applied_index=3)
+    server.compact(2)
+    with pytest.raises(InvariantViolation, match=CONTRADICTION):
+        server.step(append(3, 2, 1, (1, 1), [command(2, 1), command(3, 1), command(4, 1)]))
+    assert server.log_terms() == [2]
 
 
 def test_a_server_goes_on_working_after_garbage() -> None:

@@ -227,8 +227,10 @@ def test_a_slow_disk_report_for_overwritten_entries_is_not_taken_for_the_new_one
     server = alone(voters=(1, 2, 3), term=1)
     server.is_disk_held = True
     server.step(append(1, 2, 1, (0, 0), [command(index, 1) for index in (1, 2, 3)]))
-    server.step(append(2, 3, 1, (0, 0), [command(index, 2) for index in (1, 2, 3)]))
+    server.step(append(2, 3, 1, (0, 0), [command(index, 2) for index in (1, 2, 3)], commit=3))
     server.sync(1)
+    assert server.log_terms() == [1, 1, 1]
+    assert server.machine.history == [], "committed, but what is durable here is something else"
     assert not any(reply.term == 2 and reply.match_index for reply in server.take(AppendEntriesReply))
     server.sync()
     assert server.take_last(AppendEntriesReply, 3).match_index == 3

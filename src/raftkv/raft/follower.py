@@ -65,8 +65,8 @@ def _store_new(state: RaftState, message: AppendEntries) -> bool:
         state.append(entries)
         return True
     for position, entry in enumerate(entries):
-        if entry.index <= log.base_index:
-            continue
+        if entry.index < log.base_index:
+            continue  # cut off, so it cannot be compared; at the base it can
         if entry.index > log.last_index:
             state.append(entries[position:])
             return True
