@@ -95,7 +95,10 @@ class Maintenance:
         machine = self._replica().machine
         if self.state_lock.locked():
             return
-        machine.sweep(SWEEP_MAX_COUNT)
+        while machine.sweep(SWEEP_MAX_COUNT):
+            await asyncio.sleep(0)  # requests have their turn between two parts
+            if self.state_lock.locked() or self._replica().machine is not machine:
+                return
 
     def _cut_log(self, replica: Replica, flushed_index: int) -> None:
         wal = replica.log.wal

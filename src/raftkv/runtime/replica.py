@@ -113,6 +113,7 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._is_woken = False
         self._commit_notice: asyncio.TimerHandle | None = None
+        self._held_entries: list[list[Entry]] | None = None
         self.is_closed = False
         seed = random.SystemRandom().getrandbits(62)
         self.raft = RaftNode(
@@ -249,6 +250,9 @@ class Replica:
             self.dropped_frames_count += 1
 
     def apply(self, entries: list[Entry]) -> None:
+        if self._held_entries is not None:
+            self._held_entries.append(entries)
+            return
         machine = self.machine
         proposals = self.proposals
         started_s = time.perf_counter()
@@ -268,6 +272,16 @@ class Replica:
             self.wake()
         if self.is_leader and self._commit_notice is None:
             self._commit_notice = self._loop.call_later(COMMIT_NOTICE_S, self.announce_commit)
+
+    def hold_applying(self) -> None:
+        """Keep the state as it is until `resume_applying`; what is committed meanwhile waits."""
+        if self._held_entries is None:
+            self._held_entries = []
+
+    def resume_applying(self) -> None:
+        held, self._held_entries = self._held_entries or [], None
+        for entries in held:
+            self._guard(self.apply, entries)
 
     def announce_commit(self) -> None:
         """Let followers know of the commit index, unless new entries tell them."""

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -35,6 +36,7 @@ from raftkv.types import HardState, MemberId, SnapshotMetadata
 
 if TYPE_CHECKING:
     from raftkv.runtime.node import Node
+    from raftkv.runtime.replica import Replica
 
 _log = logging.getLogger("raftkv.snapshots")
 
@@ -103,11 +105,8 @@ class Snapshots:
         try:
             async with node.maintenance.state_lock:
                 replica = node.replica
-                machine = replica.machine
                 started_s = node.loop.time()
-                await run_in_thread(machine.flush)
-                index = machine.last_applied
-                machine.snapshot(directory)
+                index = await self._take(replica, directory)
                 self.last_taken_s = node.loop.time() - started_s
             snapshot = replica.raft.describe_snapshot(index)
             self._needed_from[recipient] = index + 1
@@ -119,6 +118,23 @@ class Snapshots:
                     yield chunk
         finally:
             await run_in_thread(lambda: remove_tree(directory))
+
+    @staticmethod
+    async def _take(replica: Replica, directory: Path) -> int:
+        """Copy the state into `directory`; returns the index that it has applied.
+
+        The checkpoint itself holds up the loop, and the longer the more there is to flush. So most is flushed before,
+        in a thread, and the rest while applying is held.
+        """
+        machine = replica.machine
+        await run_in_thread(machine.flush)
+        replica.hold_applying()
+        try:
+            await run_in_thread(machine.flush)
+            machine.snapshot(directory)
+            return machine.last_applied
+        finally:
+            replica.resume_applying()
 
     # Receiving
 
