@@ -89,6 +89,17 @@ def test_every_link_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_every_page_that_the_code_names_exists() -> None:
+    sources = [path for folder in ("src", "tests", "scripts", "bench") for path in (ROOT / folder).rglob("*.py")]
+    missing = {
+        f"{path.relative_to(ROOT)} names {page}"
+        for path in sources
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text(encoding="utf-8"))
+        if not (ROOT / page).exists()
+    }
+    assert missing == set()
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     reached = {ROOT / "README.md"}
     while True:
