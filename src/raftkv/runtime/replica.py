@@ -218,7 +218,8 @@ class Replica:
     def _tick(self) -> None:
         self.advance_clock()
         was_marked = self.gate.state is GateState.MARKED
-        self.gate.tick()
+        if not self.driver.is_installing:  # the state's files are being exchanged: nothing may be read, marked or not
+            self.gate.tick()
         if was_marked is not (self.gate.state is GateState.MARKED):
             self.clients.moved()
         self.proposals.expire()

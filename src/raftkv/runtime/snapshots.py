@@ -168,7 +168,9 @@ class Snapshots:
         offered = self._offered = _Offered(snapshot, sink, self._node.loop.create_future())
         applied_index = raft.last_applied
         replica.step(InstallSnapshot(header.term, sender, replica.own.member_id, snapshot))
-        if applied_index < snapshot.last_index <= raft.last_applied and not replica.is_closed:
+        if replica.is_closed:
+            raise ShuttingDown("the node is stopping")
+        if applied_index < snapshot.last_index <= raft.last_applied:
             await self._until_installed(offered)
         elif raft.commit_index < snapshot.last_index:
             raise Unavailable("the snapshot is of an old term; it was not installed")
