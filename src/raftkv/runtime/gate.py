@@ -21,12 +21,22 @@ class GateState(enum.Enum):
 
 
 class ReadGate:
-    """`ask(done)` queues a linearizable read; `done(None)` confirms, `done(error)` does not."""
+    """`ask(done)` queues a linearizable read; `done(None)` confirms, `done(error)` does not.
 
-    def __init__(self, ask: Callable[[Callable[[Any], None]], None], now: Callable[[], float], wait_s: float) -> None:
+    `changed` is called after every change of `state`.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Callable[[Any], None]], None],
+        now: Callable[[], float],
+        wait_s: float,
+        changed: Callable[[], None],
+    ) -> None:
         self._ask = ask
         self._now = now
         self._wait_s = wait_s
+        self._changed = changed
         self._closed_at_s = now()
         self._question = 0
         self._is_asking = False
@@ -38,10 +48,10 @@ class ReadGate:
 
     def close(self) -> None:
         """Whatever was confirmed before now no longer counts."""
-        self.state = GateState.CLOSED
         self._closed_at_s = self._now()
         self._question += 1  # an answer to an older question must not open the gate
         self._is_asking = False
+        self._become(GateState.CLOSED)
 
     def tick(self) -> None:
         """Ask again if nothing is asked, and open with the mark when the wait is over."""
@@ -52,11 +62,16 @@ class ReadGate:
             question = self._question
             self._ask(lambda error: self._answered(question, error))
         if self.state is GateState.CLOSED and self._now() - self._closed_at_s >= self._wait_s:
-            self.state = GateState.MARKED
+            self._become(GateState.MARKED)
 
     def _answered(self, question: int, error: Any) -> None:
         if question != self._question:
             return
         self._is_asking = False
         if error is None:
-            self.state = GateState.OPEN
+            self._become(GateState.OPEN)
+
+    def _become(self, state: GateState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._changed()

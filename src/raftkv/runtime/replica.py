@@ -41,7 +41,7 @@ from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
 from raftkv.runtime.driver import Driver
 from raftkv.runtime.forwarding import ForwardedWork, Forwarding
-from raftkv.runtime.gate import GateState, ReadGate
+from raftkv.runtime.gate import ReadGate
 from raftkv.runtime.histogram import Histogram
 from raftkv.runtime.log_slot import LogSlot
 from raftkv.runtime.proposals import Proposals
@@ -152,7 +152,7 @@ class Replica:
             first_request_id=seed,
             timeout_s=timeout_s,
         )
-        self.gate = ReadGate(self.reads.submit, now, settings.start_read_wait_ms / 1000)
+        self.gate = ReadGate(self.reads.submit, now, settings.start_read_wait_ms / 1000, self._gate_changed)
         self.clock = TickClock(
             settings.tick_interval_ms / 1000, settings.election_timeout_ms / 1000, self._resumed_after_pause
         )
@@ -217,11 +217,8 @@ class Replica:
 
     def _tick(self) -> None:
         self.advance_clock()
-        was_marked = self.gate.state is GateState.MARKED
         if not self.driver.is_installing:  # the state's files are being exchanged: nothing may be read, marked or not
             self.gate.tick()
-        if was_marked is not (self.gate.state is GateState.MARKED):
-            self.clients.moved()
         self.proposals.expire()
         self.forwarding.expire()
         self.reads.retry()
@@ -384,6 +381,9 @@ class Replica:
         is_sent = self._hooks.send(recipient, wire.FrameKind.FORWARD_REPLY, frame)
         self.announce_commit()
         return is_sent
+
+    def _gate_changed(self) -> None:
+        self.clients.moved()
 
     def _refusal_of(self, commands: list[Any]) -> RaftkvError | None:
         """Why forwarded commands cannot be taken now; raises `PeerProtocolError` for what no peer would forward."""
