@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raftkv.errors import ReadTimeout, ShuttingDown
+from raftkv.errors import Overloaded, RaftkvError, ReadTimeout, ShuttingDown
 from raftkv.raft import ConfirmedRead
 
 Done = Callable[[Any], None]
-Read = Callable[[], Any]
-"""Makes the answer from the applied state; may raise a `RaftkvError`."""
 
 
 class _Group:
@@ -33,7 +31,8 @@ class _Group:
 class ReadQueue:
     """Reads of this node that wait for the leader's word.
 
-    Each waiting read is one `done(error | None)`: None means "read the applied state now".
+    Each waiting read is one `done(error | None)`: None means "read the applied state now". `pending_max_count` bounds
+    them, as no bytes of theirs can be counted.
     """
 
     def __init__(
@@ -44,29 +43,29 @@ class ReadQueue:
         *,
         first_request_id: int,
         timeout_s: float,
-        group_max_count: int = 4096,
+        pending_max_count: int = 1 << 16,
     ) -> None:
         self._request_read = request_read
         self._wake = wake
         self._now = now
         self._timeout_s = timeout_s
-        self._group_max_count = group_max_count
+        self._pending_max_count = pending_max_count
+        self.pending_count = 0
         self._next_request_id = first_request_id
         self._gathering: dict[bool, _Group] = {}
         self._asked: dict[int, _Group] = {}
         self._confirmed: list[_Group] = []
         self._is_closed = False
 
-    @property
-    def pending_count(self) -> int:
-        groups = (*self._gathering.values(), *self._asked.values(), *self._confirmed)
-        return sum(len(group.reads) for group in groups)
-
     def submit(self, done: Done, *, is_lease: bool = False) -> None:
         """Queue one read; `done(None)` when the applied state is new enough, `done(error)` otherwise."""
         if self._is_closed:
             done(ShuttingDown("the node is stopping; ask another member"))
             return
+        if self.pending_count >= self._pending_max_count:
+            done(Overloaded(f"{self.pending_count} reads are waiting; slow down and try again"))
+            return
+        self.pending_count += 1
         group = self._gathering.get(is_lease)
         if group is None:
             group = self._gathering[is_lease] = _Group(is_lease, self._now() + self._timeout_s)
@@ -108,19 +107,18 @@ class ReadQueue:
             return
         self._confirmed = [group for group in self._confirmed if group.read_index > applied_index]
         for group in ready:
-            for done in group.reads:
-                done(None)
+            self._tell(group, None)
 
     def retry(self) -> None:
         """Called every tick: refused groups ask again, late ones end."""
         now = self._now()
         for request_id in [i for i, g in self._asked.items() if g.deadline_s <= now]:
-            self._end(self._asked.pop(request_id))
+            self._tell(self._asked.pop(request_id), _late())
         for is_lease in [kind for kind, g in self._gathering.items() if g.deadline_s <= now]:
-            self._end(self._gathering.pop(is_lease))
+            self._tell(self._gathering.pop(is_lease), _late())
         for group in [g for g in self._confirmed if g.deadline_s <= now]:
             self._confirmed.remove(group)
-            self._end(group)
+            self._tell(group, _late())
         for request_id in [i for i, g in self._asked.items() if g.is_refused]:
             self._ask(self._asked.pop(request_id))
 
@@ -129,8 +127,7 @@ class ReadQueue:
         groups = [*self._gathering.values(), *self._asked.values(), *self._confirmed]
         self._gathering, self._asked, self._confirmed = {}, {}, []
         for group in groups:
-            for done in group.reads:
-                done(ShuttingDown("the node is stopping; ask another member"))
+            self._tell(group, ShuttingDown("the node is stopping; ask another member"))
 
     def _ask(self, group: _Group) -> None:
         # A fresh id each time: a late answer to an earlier question must not count for this one (etcd#20418).
@@ -141,8 +138,11 @@ class ReadQueue:
         self._request_read(group.request_id, group.is_lease)
         self._wake()
 
-    @staticmethod
-    def _end(group: _Group) -> None:
-        error = ReadTimeout("no leader confirmed the read in time; nothing was changed, try again")
+    def _tell(self, group: _Group, outcome: RaftkvError | None) -> None:
+        self.pending_count -= len(group.reads)
         for done in group.reads:
-            done(error)
+            done(outcome)
+
+
+def _late() -> ReadTimeout:
+    return ReadTimeout("no leader confirmed the read in time; nothing was changed, try again")
