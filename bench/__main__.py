@@ -73,16 +73,10 @@ def _crosscheck(directory: Path, plan: throughput.Plan, report: Report) -> None:
 def _run(parts: list[str], plan: throughput.Plan, directory: Path, tries: int, report: Report) -> None:
     if "durability" in parts:
         durability.measure(directory, report)
-    if "writes" in parts or "reads" in parts:
-        pair = throughput.open_pair(directory, plan.key_count, report)
-        try:
-            if "writes" in parts:
-                throughput.measure_writes(pair, plan, report)
-            if "reads" in parts:
-                throughput.measure_reads(pair, plan, report)
-        finally:
-            pair.raftkv.stop()
-            pair.etcd.stop()
+    if "writes" in parts:
+        throughput.measure_writes(directory, plan, report)
+    if "reads" in parts:
+        throughput.measure_reads(directory, plan, report)
     if "failover" in parts:
         failover.measure(directory, report, tries)
     if "scale" in parts:

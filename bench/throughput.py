@@ -1,13 +1,16 @@
-"""Writes and reads: both systems run all the time, and take turns under load.
+"""Writes and reads: both systems run side by side, and take turns under load.
 
-Both are filled with the same keys first. A turn starts when the other system's leftovers (compaction,
-flushes) have died down. All load goes to the leader, for both systems.
+Writes of random keys begin with empty systems, once for each number of connections. Reads, and writes over what is
+there, run on systems that hold every key. A turn starts when the other system's leftovers (compaction, flushes)
+have died down. All load goes to the leader, for both systems.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.etcd import EtcdCluster
@@ -23,7 +26,7 @@ READ_TARGETS = {"local": 4.0, "linearizable": 3.0}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: `key_count` keys, `duration_s` a turn, `rounds` turns of each system."""
+    """What to run: `key_count` distinct keys, `duration_s` a turn, `rounds` turns of each system."""
 
     connections: Sequence[int] = (1, 16, 64, 256)
     rounds: int = 3
@@ -33,10 +36,29 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pair:
-    """Both systems, filled alike."""
+    """Both systems, alike."""
 
     raftkv: RaftkvCluster
     etcd: EtcdCluster
+
+    @classmethod
+    def start(cls, directory: Path) -> Pair:
+        etcd = EtcdCluster(directory / "etcd")
+        try:
+            return cls(RaftkvCluster(directory / "raftkv"), etcd)
+        except BaseException:
+            etcd.stop()
+            raise
+
+    def stop(self) -> None:
+        self.raftkv.stop()
+        self.etcd.stop()
+
+    def fill(self, key_count: int, report: Report) -> None:
+        report.progress(f"filling etcd with {key_count:,} keys")
+        self.etcd.fill(key_count)
+        report.progress(f"filling raftkv with {key_count:,} keys")
+        self.raftkv.fill(key_count)
 
     @property
     def children(self) -> list[Child]:
@@ -67,54 +89,54 @@ class Pair:
         return median(samples["raftkv"]), median(samples["etcd"])
 
 
-def open_pair(directory: Path, key_count: int, report: Report) -> Pair:
-    """Start and fill both; the caller stops them."""
-    etcd = EtcdCluster(directory / "etcd")
+@contextmanager
+def running_pair(directory: Path) -> Iterator[Pair]:
+    """Both systems, empty, on a directory that is removed afterwards."""
+    pair = Pair.start(directory)
     try:
-        raftkv = RaftkvCluster(directory / "raftkv")
-    except BaseException:
-        etcd.stop()
-        raise
-    try:
-        report.progress(f"filling etcd with {key_count:,} keys")
-        etcd.fill(key_count)
-        report.progress(f"filling raftkv with {key_count:,} keys")
-        raftkv.fill(key_count)
-    except BaseException:
-        etcd.stop()
-        raftkv.stop()
-        raise
-    return Pair(raftkv, etcd)
+        yield pair
+    finally:
+        pair.stop()
+        shutil.rmtree(directory)
 
 
-def measure_writes(pair: Pair, plan: Plan, report: Report) -> None:
-    for connection_count in plan.connections:
-        title = f"writes, {connection_count} connections"
-
-        def ours(count: int = connection_count) -> Sample:
-            return pair.raftkv.writes(count, plan.duration_s, plan.key_count)
-
-        def theirs(count: int = connection_count) -> Sample:
-            return pair.etcd.writes(count, plan.duration_s)
-
-        mine, other = pair.in_turns(title, plan, report, ours, theirs)
-        report.add(Row.more(f"{title}: writes/s", mine, other, WRITE_TARGETS.get(connection_count)))
-        report.add(Row.p50(f"{title}: p50", mine, other, P50_TARGET_AT_1 if connection_count == 1 else None))
-        report.add(Row.p99(f"{title}: p99", mine, other, 1.0 if connection_count == 64 else None))
+def measure_writes(directory: Path, plan: Plan, report: Report) -> None:
+    for count in plan.connections:
+        with running_pair(directory / f"writes{count}") as pair:
+            mine, other = _write_in_turns(f"writes, {count} connections", pair, count, plan, report)
+        report.add(Row.more(f"writes/s, {count} connections", mine, other, WRITE_TARGETS.get(count)))
+        report.add(Row.p50(f"  p50 at {count}", mine, other, P50_TARGET_AT_1 if count == 1 else None))
+        report.add(Row.p99(f"  p99 at {count}", mine, other, 1.0 if count == 64 else None))
 
 
-def measure_reads(pair: Pair, plan: Plan, report: Report, connection_count: int = 64) -> None:
-    for level, target in READ_TARGETS.items():
-        is_linearizable = level == "linearizable"
-        title = f"{level} reads, {connection_count} connections"
+def _write_in_turns(title: str, pair: Pair, count: int, plan: Plan, report: Report) -> tuple[Sample, Sample]:
+    return pair.in_turns(
+        title,
+        plan,
+        report,
+        lambda: pair.raftkv.writes(count, plan.duration_s, plan.key_count),
+        lambda: pair.etcd.writes(count, plan.duration_s),
+    )
 
-        def ours(strong: bool = is_linearizable) -> Sample:
-            return pair.raftkv.reads(connection_count, plan.duration_s, plan.key_count, strong)
 
-        def theirs(strong: bool = is_linearizable) -> Sample:
-            return pair.etcd.reads(connection_count, plan.duration_s, strong)
+def measure_reads(directory: Path, plan: Plan, report: Report, count: int = 64) -> None:
+    with running_pair(directory / "reads") as pair:
+        pair.fill(plan.key_count, report)
+        for level, target in READ_TARGETS.items():
+            mine, other = _read_in_turns(level, pair, count, plan, report)
+            report.add(Row.more(f"{level} reads/s, {count} connections", mine, other, target))
+            report.add(Row.p50(f"  p50 at {count}", mine, other, None))
+            report.add(Row.p99(f"  p99 at {count}", mine, other, None))
+        mine, other = _write_in_turns(f"writes over {plan.key_count:,} keys", pair, count, plan, report)
+        report.add(Row.more(f"writes/s over {plan.key_count:,} present keys, {count} connections", mine, other, None))
 
-        mine, other = pair.in_turns(title, plan, report, ours, theirs)
-        report.add(Row.more(f"{title}: reads/s", mine, other, target))
-        report.add(Row.p50(f"{title}: p50", mine, other, None))
-        report.add(Row.p99(f"{title}: p99", mine, other, None))
+
+def _read_in_turns(level: str, pair: Pair, count: int, plan: Plan, report: Report) -> tuple[Sample, Sample]:
+    is_linearizable = level == "linearizable"
+    return pair.in_turns(
+        f"{level} reads, {count} connections",
+        plan,
+        report,
+        lambda: pair.raftkv.reads(count, plan.duration_s, plan.key_count, is_linearizable),
+        lambda: pair.etcd.reads(count, plan.duration_s, is_linearizable),
+    )
