@@ -78,11 +78,11 @@ class ClusterCalls:
         """Ask the node at `address` to have this node joined."""
         request = wire.Join(own.node_id, own.raft_address)
         data = await self.call(address, wire.CallKind.JOIN, request, self._change_timeout_s)
-        return wire.decode(data, wire.ChangeReply)
+        return wire.decode_answer(data, wire.ChangeReply)
 
     async def probe(self, address: str) -> wire.ProbeReply:
         data = await self.call(address, wire.CallKind.PROBE, wire.Probe(), CALL_GRACE_S)
-        return wire.decode(data, wire.ProbeReply)
+        return wire.decode_answer(data, wire.ProbeReply)
 
     async def call(self, address: str, kind: wire.CallKind, request: object, timeout_s: float) -> bytes:
         return await self._node.transport.call(address, kind, wire.encode(request), timeout_s)
@@ -92,9 +92,8 @@ class ClusterCalls:
         if leader is None or request.is_forwarded or leader.member_id == self._node.replica.own.member_id:
             raise NoLeader("no leader is known here; try again shortly")
         forwarded = msgspec.structs.replace(request, is_forwarded=True)
-        return wire.decode(
-            await self.call(leader.raft_address, kind, forwarded, self._change_timeout_s), wire.ChangeReply
-        )
+        data = await self.call(leader.raft_address, kind, forwarded, self._change_timeout_s)
+        return wire.decode_answer(data, wire.ChangeReply)
 
     async def _answer_probe(self, payload: bytes) -> wire.ProbeReply:
         wire.decode(payload, wire.Probe)
@@ -103,6 +102,9 @@ class ClusterCalls:
     async def _answer_absorb(self, payload: bytes) -> wire.AbsorbReply:
         request = wire.decode(payload, wire.Absorb)
         if self._node.replica.cluster_id != request.cluster_id:
+            if self._membership.is_changing:
+                # Two lone nodes, each joined to the other at once, would both give up what the other enters.
+                raise Unavailable("this node is changing the members of its own cluster; try again")
             await self._node.become_blank(request)
         own = self._node.replica.own
         return wire.AbsorbReply(own.member_id, own.http_address)

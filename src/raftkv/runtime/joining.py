@@ -3,6 +3,7 @@
 | its directory | its settings      | what it does                                                       |
 | ---           | ---               | ---                                                                |
 | has a cluster | any               | takes part; tells the leader if its own addresses have changed     |
+| blank in one  | names others      | was being joined when it stopped: asks again, until it is a voter  |
 | fresh         | none              | bootstraps a cluster of one, ready to be joined to another         |
 | fresh         | `join`            | stays blank and asks the given members to join it, until one does  |
 | fresh         | `initial_cluster` | the first listed bootstraps, unless another one has a cluster; the |
@@ -49,10 +50,12 @@ class Joining:
 
     async def run(self) -> None:
         """In the background, once the node takes part."""
-        if self._node.replica.configuration.voters:
-            await self._announce_new_addresses()
-        else:
+        replica = self._node.replica
+        is_member = replica.own.member_id in replica.configuration.members()
+        if not is_member and replica.log.last_index == 0:
             await self._join_through([*self._settings.join, *self._others])
+        else:
+            await self._announce_new_addresses()
 
     async def _finds_a_cluster(self) -> bool:
         for address in self._others:
@@ -66,7 +69,7 @@ class Joining:
 
     async def _join_through(self, addresses: list[str]) -> None:
         delay_s = RETRY_FIRST_S
-        while True:
+        while addresses:
             for address in addresses:
                 if await self._tries(address):
                     return
@@ -84,8 +87,9 @@ class Joining:
             _log.info("join not possible yet: %s", error, extra={"through": address})
             return False
         if not reply.is_complete:
-            _log.info("joined as a learner, catching up: %s", reply.progress, extra={"through": address})
-        return True
+            # Perhaps not even a learner, if leadership has moved; asking again does no harm.
+            _log.info("not a voter yet: %s", reply.progress, extra={"through": address})
+        return reply.is_complete
 
     async def _announce_new_addresses(self) -> None:
         """A member that moved asks to have its new addresses written down (rqlite#818)."""

@@ -19,7 +19,7 @@ from raftkv.errors import (
     MembershipRefused,
     NotLeader,
     OutcomeUnknown,
-    RaftkvError,
+    Rejected,
 )
 from raftkv.runtime import wire
 from raftkv.types import Configuration, Member
@@ -38,6 +38,11 @@ class MembershipCore(Protocol):
     @property
     def is_leader(self) -> bool: ...
     @property
+    def is_closed(self) -> bool:
+        """It takes part no more and learns of nothing; then it does not lead either."""
+        ...
+
+    @property
     def configuration(self) -> Configuration: ...
     @property
     def is_configuration_committed(self) -> bool:
@@ -50,8 +55,8 @@ class MembershipCore(Protocol):
         """How far a learner is, for people."""
         ...
 
-    async def until_configuration_event(self) -> None:
-        """Returns after the next change, or commit, of a configuration or of leadership."""
+    def configuration_event(self) -> asyncio.Future[None]:
+        """Done after the next change, or commit, of a configuration or of leadership, counted from this call on."""
         ...
 
 
@@ -66,6 +71,11 @@ class Membership:
         self._call = call
         self._join_timeout_s = join_timeout_s
         self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def is_changing(self) -> bool:
+        """A request is being carried out here, and what it was decided by must stay so."""
+        return self._one_at_a_time.locked()
 
     async def join(self, node_id: str, raft_address: str) -> wire.ChangeReply:
         """Make `node_id` a voter, or report how far it has come when the wait is over.
@@ -114,12 +124,12 @@ class Membership:
     async def _probe(self, node_id: str, raft_address: str) -> wire.ProbeReply:
         try:
             data = await self._call(raft_address, wire.CallKind.PROBE, wire.Probe(), PROBE_TIMEOUT_S)
-        except RaftkvError as error:
+            reply = wire.decode_answer(data, wire.ProbeReply)
+        except (Rejected, OutcomeUnknown) as error:
             raise MembershipRefused(
                 f"{node_id} was not joined: {raft_address} does not answer as a raftkv node ({error}); nothing was "
                 "changed. Start the node first and check its raft address"
             ) from error
-        reply = wire.decode(data, wire.ProbeReply)
         if reply.node_id != node_id:
             raise MembershipRefused(
                 f"the node at {raft_address} calls itself {reply.node_id!r}, not {node_id!r}; nothing was changed"
@@ -152,8 +162,14 @@ class Membership:
                 "was changed. To join it all the same, stop it, empty its data directory and start it again"
             )
         request = wire.Absorb(core.cluster_id, target.cluster_id, target.member_id, core.configuration)
-        data = await self._call(raft_address, wire.CallKind.ABSORB, request, self._join_timeout_s)
-        reply = wire.decode(data, wire.AbsorbReply)
+        try:
+            data = await self._call(raft_address, wire.CallKind.ABSORB, request, self._join_timeout_s)
+            reply = wire.decode_answer(data, wire.AbsorbReply)
+        except OutcomeUnknown as error:
+            raise OutcomeUnknown(
+                f"whether {target.node_id} has left its own empty cluster is not known ({error}); it is no member yet. "
+                "Join it again"
+            ) from error
         return Member(reply.member_id, target.node_id, raft_address, reply.http_address)
 
     def _propose_address(self, member: Member) -> None:
@@ -189,7 +205,7 @@ class Membership:
             except ConfigurationInProgress:
                 if loop.time() >= deadline_s:
                     raise
-                await _wait(self._core().until_configuration_event(), CHANGE_RETRY_S)
+                await _wait(self._core().configuration_event(), CHANGE_RETRY_S)
             else:
                 return
 
@@ -201,11 +217,11 @@ class Membership:
                 return wire.ChangeReply(is_complete=True)
             if not core.is_leader:
                 return wire.ChangeReply(
-                    is_complete=False, progress="leadership moved during the join; the new leader goes on"
+                    is_complete=False, progress="leadership moved during the join; join it again to be sure"
                 )
             if loop.time() >= deadline_s:
                 return wire.ChangeReply(is_complete=False, progress=core.catch_up_progress(member.member_id))
-            await _wait(core.until_configuration_event(), min(1.0, deadline_s - loop.time()))
+            await _wait(core.configuration_event(), min(1.0, deadline_s - loop.time()))
 
     async def _until_gone(self, member: Member, deadline_s: float) -> wire.ChangeReply:
         loop = asyncio.get_running_loop()
@@ -213,11 +229,12 @@ class Membership:
             core = self._core()
             if member.member_id not in core.configuration.members() and core.is_configuration_committed:
                 return wire.ChangeReply(is_complete=True)
-            if loop.time() >= deadline_s or not (core.is_leader or core.own.member_id == member.member_id):
+            is_informed = core.is_leader or core.own.member_id == member.member_id
+            if core.is_closed or not is_informed or loop.time() >= deadline_s:
                 raise OutcomeUnknown(
                     f"the removal of {member.node_id} was proposed but not confirmed in time; ask for the members"
                 )
-            await _wait(core.until_configuration_event(), min(1.0, max(0.01, deadline_s - loop.time())))
+            await _wait(core.configuration_event(), min(1.0, max(0.01, deadline_s - loop.time())))
 
     def _leading(self) -> MembershipCore:
         core = self._core()

@@ -39,8 +39,11 @@ class Standing:
 
     @property
     def is_leader(self) -> bool:
-        """Of a replica that is closed nobody knows, so whoever waits for it learns no more."""
         return self._replica.is_leader and not self._replica.is_closed
+
+    @property
+    def is_closed(self) -> bool:
+        return self._replica.is_closed
 
     @property
     def configuration(self) -> Configuration:
@@ -64,7 +67,9 @@ class Standing:
         replica, own = self._replica, self._replica.own
         if (replica.cluster_id, own.member_id) != (request.expected_cluster_id, request.expected_member_id):
             raise MembershipRefused(f"{own.node_id} is not the node that was asked before; nothing was changed")
-        others = [m.node_id for m in replica.configuration.members().values() if m.member_id != own.member_id]
+        # The core's own configuration, which may be newer than what the replica was told in its last turn.
+        members = replica.raft.configuration.members().values()
+        others = [m.node_id for m in members if m.member_id != own.member_id]
         if others:
             raise MembershipRefused(f"{own.node_id} has a cluster with {', '.join(others)}; nothing was changed")
         has_work = replica.proposals.pending_count or replica.machine.last_applied < replica.log.last_index
@@ -95,7 +100,7 @@ class Standing:
                 self._replica.wake()
             with contextlib.suppress(TimeoutError):
                 remaining_s = max(0.001, deadline_s - self._now())
-                await asyncio.wait_for(self.until_configuration_event(), min(retry_s, remaining_s))
+                await asyncio.wait_for(self.configuration_event(), min(retry_s, remaining_s))
         return not self._replica.is_leader
 
     def last_contact(self) -> str:
@@ -122,16 +127,14 @@ class Standing:
             return "not a member yet"
         return f"has {progress.match_index} of {status.last_index} log entries ({progress.state})"
 
-    async def until_configuration_event(self) -> None:
+    def configuration_event(self) -> asyncio.Future[None]:
         event: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events.add(event)
-        try:
-            await event
-        finally:
-            self._events.discard(event)
+        event.add_done_callback(self._events.discard)
+        return event
 
     def notify(self) -> None:
         """A configuration or the leadership has changed, or was committed: wake whoever waits for that."""
-        for event in self._events:
+        for event in tuple(self._events):
             if not event.done():
                 event.set_result(None)

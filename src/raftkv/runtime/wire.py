@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from raftkv.errors import PeerProtocolError
+from raftkv.errors import OutcomeUnknown, PeerProtocolError
 from raftkv.types import Configuration, MemberId
 
 
@@ -119,6 +119,14 @@ _T = TypeVar("_T")
 
 encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[type, msgspec.msgpack.Decoder[object]] = {}
+
+
+def decode_answer(data: bytes, kind: type[_T]) -> _T:
+    """The answer to a call; one that cannot be read leaves open what was done (`OutcomeUnknown`)."""
+    try:
+        return decode(data, kind)
+    except PeerProtocolError as error:
+        raise OutcomeUnknown(f"the answer of the other node cannot be read, it may have acted: {error}") from error
 
 
 def decode(data: bytes | memoryview, kind: type[_T]) -> _T:
