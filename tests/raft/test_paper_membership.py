@@ -432,6 +432,18 @@ def test_a_removed_server_learns_that_it_is_removed() -> None:
     assert 3 not in cluster[1].status.progress, "and then it stops"
 
 
+def test_a_removed_server_is_told_without_asking() -> None:
+    """Design: it has the entry and its commit before its own timeout could end, so it never campaigns at all."""
+    cluster = Cluster((1, 2, 3))
+    cluster.elect(1)
+    cluster.tick(10)
+    cluster[1].propose_configuration((1, 2))
+    cluster.settle()
+    assert ids(cluster[3].status.configuration) == ({1, 2}, set(), set())
+    cluster.tick(cluster[1].settings.heartbeat_ticks)
+    assert cluster[3].commit_index >= cluster[3].status.configuration_index
+
+
 def test_a_removed_server_that_slept_learns_of_it_on_return() -> None:
     """Design: it was away when it was removed, and comes back soon after."""
     cluster = Cluster((1, 2, 3))

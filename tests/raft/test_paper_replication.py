@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.errors import NoLeader, NotLeader
+from raftkv.errors import NoLeader, NotLeader, Overloaded
 from raftkv.raft.messages import AppendEntries, AppendEntriesReply
 from raftkv.types import Entry, EntryKind, Role
 from tests.raft.cluster import Cluster
@@ -477,6 +477,19 @@ def test_one_append_is_bounded_in_bytes() -> None:
     follower = alone(2, term=1)
     replicate(leader, follower)
     assert follower.durable_entries() == leader.durable_entries()
+
+
+def test_uncommitted_bytes_are_bounded() -> None:
+    """Design: a leader that cannot commit refuses proposals instead of filling its memory; commits make room again."""
+    leader = leader_with_log([], term=1, uncommitted_max_bytes=3000)
+    leader.propose(bytes(5000))
+    last_index = leader.status.last_index
+    with pytest.raises(Overloaded):
+        leader.propose(b"x")
+    assert leader.status.last_index == last_index, "a refused proposal is nowhere"
+    leader.accept_appends((2,))
+    assert leader.status.uncommitted_bytes == 0
+    leader.propose(b"x")
 
 
 def test_a_lost_append_in_the_middle_of_the_pipeline_is_sent_again() -> None:
