@@ -63,6 +63,13 @@ async def submit(node: Node, command: Any, mode: WriteMode = WriteMode.FORWARD) 
     return result
 
 
+def start_write(node: Node, command: Any) -> list[Any]:
+    """Submit a command and return where its answers will be: one, if all is well."""
+    answers: list[Any] = []
+    node.submit(command, answers.append, WriteMode.FORWARD)
+    return answers
+
+
 async def put(node: Node, key: str, value: str) -> Any:
     return await submit(node, Put(key.encode(), value.encode()))
 

@@ -1,107 +1,292 @@
-"""Group commit: who shares a batch with whom, and that everybody is answered once."""
+"""Group commit: who shares a batch with whom, what bounds it, and that every command ends in one of three ways."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from raftkv.runtime.proposals import Proposals
+import pytest
+
+from raftkv.errors import InvariantViolation, NoLeader, NotLeader, OutcomeUnknown, Overloaded, ShuttingDown
+from raftkv.runtime.proposals import WINDOW_STEP_S, Proposals
 from raftkv.types import Entry, EntryKind
 
+TIMEOUT_S = 5.0
 
-class Log:
-    """Takes batches at ascending indexes, all of term 1."""
 
-    def __init__(self) -> None:
-        self.batches: list[bytes] = []
+class World:
+    """The log of a leader, which takes batches at ascending indexes, a clock, and the queue between them."""
+
+    def __init__(self, pending_max_bytes: int = 1 << 20, **limits: int) -> None:
+        self.now_s = 0.0
+        self.term = 1
+        self.next_index = 1
+        self.refusal: Exception | None = None
+        self.batches: list[str] = []
+        self.wake_count = 0
+        self.told: dict[str, Any] = {}
+        self.proposals = Proposals(
+            self,
+            lambda commands: ",".join(commands).encode(),
+            self._wake,
+            lambda: self.now_s,
+            timeout_s=TIMEOUT_S,
+            pending_max_bytes=pending_max_bytes,
+            **limits,
+        )
 
     def propose(self, data: bytes) -> tuple[int, int]:
-        self.batches.append(data)
-        return len(self.batches), 1
+        if self.refusal is not None:
+            raise self.refusal
+        self.batches.append(data.decode())
+        self.next_index += 1
+        return self.next_index - 1, self.term
+
+    def _wake(self) -> None:
+        self.wake_count += 1
+
+    def submit(self, *commands: str, size: int = 1) -> None:
+        for command in commands:
+            self.proposals.submit(command, size, self.done(command))
+
+    def done(self, command: str) -> Callable[[Any], None]:
+        def done(outcome: Any) -> None:
+            assert command not in self.told, f"{command} was answered twice"
+            self.told[command] = outcome
+
+        return done
+
+    def apply(self, index: int, *results: str, term: int = 1) -> None:
+        kind = EntryKind.COMMANDS if results else EntryKind.NOOP
+        self.proposals.applied(Entry(index, term, kind), results)
+
+    def kinds(self) -> dict[str, type]:
+        return {command: type(outcome) for command, outcome in self.told.items()}
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def proposals_on(log: Log, clock: Clock | None = None, batch_max_count: int = 1024) -> Proposals:
-    def encode(commands: list[Any]) -> bytes:
-        return ",".join(commands).encode()
-
-    return Proposals(
-        log,
-        encode,
-        lambda: None,
-        clock or Clock(),
-        timeout_s=1000.0,
-        pending_max_bytes=1 << 20,
-        window_max_count=3,
-        batch_max_count=batch_max_count,
-    )
-
-
-def entry(index: int) -> Entry:
-    return Entry(index, 1, EntryKind.COMMANDS)
+# ---- Batches
 
 
 def test_commands_that_come_together_share_an_entry() -> None:
-    log = Log()
-    proposals = proposals_on(log)
-    told: list[Any] = []
-    for command in ("a", "b", "c"):
-        proposals.submit(command, 1, told.append)
-    proposals.flush()
-    assert log.batches == [b"a,b,c"]
-    proposals.applied(entry(1), ["A", "B", "C"])
-    assert told == ["A", "B", "C"]
-    assert proposals.pending_bytes == 0
+    world = World()
+    world.submit("a", "b", "c")
+    assert world.wake_count == 1
+    assert world.proposals.flush()
+    assert world.batches == ["a,b,c"]
+    world.apply(1, "A", "B", "C")
+    assert world.told == {"a": "A", "b": "B", "c": "C"}
+    assert world.proposals.pending_bytes == 0
+    assert world.proposals.pending_count == 0
 
 
-def test_what_arrives_while_a_batch_is_under_way_becomes_the_next_one() -> None:
-    log = Log()
-    proposals = proposals_on(log)
-    told: list[Any] = []
-    proposals.submit("a", 1, told.append)
-    proposals.flush()
-    for command in ("b", "c"):
-        proposals.submit(command, 1, told.append)
-        proposals.flush()
-    assert log.batches == [b"a"]
-    proposals.applied(entry(1), ["A"])
-    proposals.flush()
-    assert log.batches == [b"a", b"b,c"]
+def test_what_comes_while_a_batch_is_under_way_becomes_the_next() -> None:
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    world.submit("b", "c")
+    assert not world.proposals.flush()
+    assert world.proposals.has_waiting
+    world.apply(1, "A")
+    assert world.proposals.flush()
+    assert world.batches == ["a", "b,c"]
 
 
-def test_slow_batches_overlap_and_quick_ones_do_not() -> None:
-    log = Log()
-    clock = Clock()
-    proposals = proposals_on(log, clock, batch_max_count=1)
-    applied = 0
+def test_the_window_opens_when_batches_take_their_time_and_closes_again() -> None:
+    """With a slow disk or network one batch at a time would leave both idle."""
+    world = World(window_max_count=3)
+    for round_number in range(40):
+        world.submit(f"slow{round_number}")
+        world.proposals.flush()
+        world.now_s += 10 * WINDOW_STEP_S
+        world.apply(world.next_index - 1, "ok")
+    for command in ("a", "b", "c", "d"):
+        world.submit(command)
+        world.proposals.flush()
+    assert world.batches[-3:] == ["a", "b", "c"]
+    first = world.next_index - 3
+    for index, result in zip(range(first, first + 3), "ABC", strict=True):
+        world.apply(index, result)
+    for round_number in range(80):
+        world.proposals.flush()
+        world.apply(world.next_index - 1, "ok")
+        world.submit(f"quick{round_number}")
+    world.proposals.flush()
+    world.submit("e")
+    assert not world.proposals.flush()
 
-    def apply_next(after_s: float) -> None:
-        nonlocal applied
-        clock.now_s += after_s
-        applied += 1
-        proposals.applied(entry(applied), ["X"])
-        proposals.flush()
 
-    def most_under_way_when_each_takes(latency_s: float) -> int:
-        for _ in range(40):  # until the mean has settled
-            proposals.submit("x", 1, lambda _: None)
-            proposals.flush()
-            apply_next(latency_s)
-        for _ in range(6):
-            proposals.submit("x", 1, lambda _: None)
-        proposals.flush()
-        under_way = len(log.batches) - applied
-        while applied < len(log.batches):
-            apply_next(0.0)
-        return under_way
+def test_a_batch_is_bounded_in_commands_and_in_bytes() -> None:
+    world = World(batch_max_count=2, batch_max_bytes=10)
+    world.submit("a", "b", "c")
+    world.submit("large", size=9)
+    world.submit("d", size=2)
+    for index in range(1, 4):
+        world.proposals.flush()
+        world.apply(index, *(["ok"] * len(world.batches[-1].split(","))))
+    assert world.batches == ["a,b", "c,large", "d"]
+    assert len(world.told) == 5
 
-    assert most_under_way_when_each_takes(0.002) == 1
-    assert most_under_way_when_each_takes(0.015) == 2
-    assert most_under_way_when_each_takes(0.4) == 3, "never more than window_max_count"
-    assert most_under_way_when_each_takes(0.002) == 1
+
+def test_a_command_larger_than_a_batch_travels_alone() -> None:
+    world = World(batch_max_bytes=10)
+    world.submit("huge", size=1000)
+    world.submit("b")
+    world.proposals.flush()
+    world.apply(1, "HUGE")
+    world.proposals.flush()
+    assert world.batches == ["huge", "b"]
+
+
+# ---- The bound
+
+
+def test_more_bytes_than_may_wait_are_refused_and_nothing_of_them_is_queued() -> None:
+    world = World(pending_max_bytes=10)
+    world.submit("a", size=6)
+    world.submit("b", size=5)
+    world.submit("c", size=4)
+    assert world.kinds() == {"b": Overloaded}
+    assert world.proposals.pending_bytes == 10
+    world.proposals.flush()
+    assert world.batches == ["a,c"]
+    world.submit("d")
+    assert world.kinds() == {"b": Overloaded, "d": Overloaded}, "what is in flight counts too"
+    world.apply(1, "A", "C")
+    world.submit("e", size=10)
+    assert world.proposals.pending_bytes == 10
+
+
+def test_one_command_above_the_bound_is_taken_when_nothing_else_is_there() -> None:
+    """Else a node with small limits would refuse it for ever."""
+    world = World(pending_max_bytes=10)
+    world.submit("huge", size=50)
+    assert world.told == {}
+    world.submit("a")
+    assert world.kinds() == {"a": Overloaded}
+
+
+# ---- The three endings
+
+
+def test_an_entry_of_another_term_at_its_index_means_surely_not_applied() -> None:
+    world = World()
+    world.submit("a", "b")
+    world.proposals.flush()
+    world.apply(1, "other", "commands", term=2)
+    assert world.kinds() == {"a": NoLeader, "b": NoLeader}
+    assert world.proposals.pending_bytes == 0
+
+
+def test_the_no_op_of_the_next_leader_at_its_index_means_surely_not_applied() -> None:
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    world.apply(1, term=2)
+    assert world.kinds() == {"a": NoLeader}
+
+
+def test_a_write_that_a_new_leader_carries_to_its_end_is_a_success() -> None:
+    """Leadership was lost while it was in flight, but the entry itself was committed."""
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    world.proposals.leadership_lost()
+    assert world.told == {}
+    world.apply(1, "A")
+    assert world.told == {"a": "A"}
+
+
+def test_what_was_never_proposed_is_refused_when_leadership_is_lost() -> None:
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    world.submit("b")
+    world.proposals.leadership_lost()
+    assert world.kinds() == {"b": NoLeader}
+    assert world.proposals.pending_count == 1
+
+
+def test_a_leader_again_that_lost_the_entry_answers_for_it() -> None:
+    """1. "a" is proposed at 1; 2. another leader truncates it; 3. this node leads again and gives 1 to "b"."""
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    world.proposals.leadership_lost()
+    world.term, world.next_index = 3, 1
+    world.now_s += 1.0
+    world.proposals._window_count = 2
+    world.submit("b")
+    world.proposals.flush()
+    assert world.kinds() == {"a": NoLeader}
+    world.apply(1, "B", term=3)
+    assert world.told["b"] == "B"
+    assert world.proposals.pending_bytes == 0
+
+
+@pytest.mark.parametrize("refusal", [NotLeader(), NoLeader("none"), Overloaded("full")])
+def test_what_the_core_rejects_is_told_as_it_is(refusal: Exception) -> None:
+    world = World(batch_max_count=1)
+    world.refusal = refusal
+    world.submit("a", "b")
+    assert not world.proposals.flush()
+    assert world.told == {"a": refusal, "b": refusal}
+    assert world.proposals.pending_bytes == 0
+
+
+def test_a_bug_of_the_core_is_no_refusal() -> None:
+    world = World()
+    world.refusal = InvariantViolation("a bug")
+    world.submit("a")
+    with pytest.raises(InvariantViolation):
+        world.proposals.flush()
+    assert world.kinds() == {"a": OutcomeUnknown}
+
+
+def test_in_time_or_refused_or_unknown() -> None:
+    world = World()
+    world.submit("proposed")
+    world.proposals.flush()
+    world.submit("waiting")
+    world.now_s = TIMEOUT_S - 0.001
+    world.proposals.expire()
+    assert world.told == {}
+    world.now_s = TIMEOUT_S
+    world.proposals.expire()
+    assert world.kinds() == {"proposed": OutcomeUnknown, "waiting": Overloaded}
+    assert world.proposals.pending_bytes == 0
+    world.apply(1, "too late")
+    assert world.kinds()["proposed"] is OutcomeUnknown
+
+
+def test_closing_answers_everybody_and_takes_no_more() -> None:
+    world = World()
+    world.submit("proposed")
+    world.proposals.flush()
+    world.submit("waiting")
+    world.proposals.close()
+    world.proposals.close()
+    world.submit("later")
+    assert world.kinds() == {"proposed": OutcomeUnknown, "waiting": ShuttingDown, "later": ShuttingDown}
+    assert world.proposals.pending_bytes == 0
+
+
+def test_an_entry_that_is_not_ours_answers_nobody() -> None:
+    world = World()
+    world.apply(1, "somebody", "else's")
+    assert world.told == {}
+
+
+def test_the_next_write_may_come_from_within_an_answer() -> None:
+    """A client on a kept connection sends again as soon as it is answered."""
+    world = World()
+
+    def again(outcome: Any) -> None:
+        world.told["first"] = outcome
+        world.submit("second")
+
+    world.proposals.submit("first", 1, again)
+    world.proposals.flush()
+    world.apply(1, "A")
+    world.proposals.flush()
+    world.apply(2, "B")
+    assert world.told == {"first": "A", "second": "B"}

@@ -24,8 +24,8 @@ from raftkv.errors import (
 from raftkv.kv import Put
 from raftkv.raft import TimeoutNow, encode_message
 from raftkv.runtime import Node, wire
-from raftkv.types import Consistency, WriteMode
-from tests.runtime.nodes import Cluster, get, put, run, submit, until
+from raftkv.types import Consistency
+from tests.runtime.nodes import Cluster, get, put, run, start_write, submit, until
 
 THREE = ("node1", "node2", "node3")
 
@@ -38,10 +38,7 @@ async def ended(node: Node) -> BaseException:
 
 
 def start_put(node: Node, key: str) -> list[Any]:
-    """Submit a write and return where its answers will be."""
-    answers: list[Any] = []
-    node.submit(Put(key.encode(), b"1"), answers.append, WriteMode.FORWARD)
-    return answers
+    return start_write(node, Put(key.encode(), b"1"))
 
 
 # ---- A disk that fails

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from raftkv.errors import (
     DiskFull,
+    InvalidInput,
     NoLeader,
     NotLeader,
     OutcomeUnknown,
@@ -23,12 +24,16 @@ from raftkv.errors import (
     PeerProtocolError,
     RaftkvError,
     ShuttingDown,
+    Unavailable,
 )
 from raftkv.runtime import wire
 from raftkv.runtime.proposals import Proposals
 from raftkv.types import NOBODY, MemberId
 
 Done = Callable[[Any], None]
+
+BATCH_MAX_BYTES = 1 << 19
+"""Of one forwarded batch; a single larger command still travels alone."""
 
 
 class CommandCodec(Protocol):
@@ -44,11 +49,12 @@ class CommandCodec(Protocol):
 
 
 class _Batch:
-    __slots__ = ("bytes_count", "commands", "deadline_s", "dones", "leader", "results")
+    __slots__ = ("bytes_count", "commands", "deadline_s", "dones", "leader", "results", "sizes")
 
     def __init__(self, deadline_s: float) -> None:
         self.commands: list[Any] = []
         self.dones: list[Done] = []
+        self.sizes: list[int] = []
         self.bytes_count = 0
         self.deadline_s = deadline_s
         self.leader: MemberId = NOBODY
@@ -77,7 +83,7 @@ class Forwarding:
         pending_max_bytes: int,
         window_count: int = 4,
         batch_max_count: int = 1024,
-        batch_max_bytes: int = 1 << 19,
+        batch_max_bytes: int = BATCH_MAX_BYTES,
     ) -> None:
         self._codec = codec
         self._send = send
@@ -119,6 +125,7 @@ class Forwarding:
         batch = waiting[-1]
         batch.commands.append(command)
         batch.dones.append(done)
+        batch.sizes.append(bytes_count)
         batch.bytes_count += bytes_count
         self._bytes_count += bytes_count
 
@@ -137,19 +144,32 @@ class Forwarding:
                 continue
             self._sent[request_id] = batch
 
-    def handle_reply(self, reply: wire.ForwardReply, applied_index: int) -> None:
-        batch = self._sent.pop(reply.request_id, None)
+    def take_back(self) -> list[tuple[Any, int, Done]]:
+        """What was not sent yet, as (command, bytes, done): this node has come to lead and takes it itself."""
+        waiting, self._waiting = self._waiting, []
+        self._bytes_count -= sum(batch.bytes_count for batch in waiting)
+        return [work for batch in waiting for work in zip(batch.commands, batch.sizes, batch.dones, strict=True)]
+
+    def handle_reply(self, sender: MemberId, reply: wire.ForwardReply, applied_index: int) -> None:
+        """Raises `PeerProtocolError` for an answer that does not fit; the outcome is unknown then."""
+        batch = self._sent.get(reply.request_id)
         if batch is None:
             return  # it was given up on before
+        if batch.leader != sender:
+            raise PeerProtocolError(f"member {sender} answers what was forwarded to {batch.leader}")
+        del self._sent[reply.request_id]
         if self._waiting:
             self._wake()
         if reply.failure is not None:
             self._finish(batch, _error_of(reply.failure))
             return
-        outcomes = self._codec.decode_results(reply.results)
-        if len(outcomes) != len(batch.dones):
+        try:
+            outcomes = self._codec.decode_results(reply.results)
+            if len(outcomes) != len(batch.dones):
+                raise PeerProtocolError(f"{len(outcomes)} results for {len(batch.dones)} forwarded commands")
+        except PeerProtocolError:
             self._finish(batch, _unknown("the leader's answer does not fit the request"))
-            raise PeerProtocolError(f"{len(outcomes)} results for {len(batch.dones)} forwarded commands")
+            raise
         batch.results = [_error_of(each) if type(each) is wire.Failure else each for each in outcomes]
         self._answered.append(_Answered(reply.index, batch))
         self.applied(applied_index)
@@ -209,14 +229,21 @@ class ForwardedWork:
         send: Callable[[MemberId, bytes], bool],
         refusal_of: Callable[[list[Any]], RaftkvError | None],
         bytes_of: Callable[[Any], int],
+        *,
+        batch_max_bytes: int,
     ) -> None:
         self._codec = codec
         self._send = send
         self._refusal_of = refusal_of
         self._bytes_of = bytes_of
+        self._batch_max_bytes = batch_max_bytes
 
     def handle(self, sender: MemberId, request: wire.Forward, proposals: Proposals) -> None:
         """Propose the batch of `request`, or answer with a refusal. Raises `PeerProtocolError` for other bytes."""
+        if len(request.batch) > self._batch_max_bytes:  # decoded, it could be a hundred times as large
+            text = f"{len(request.batch)} bytes of forwarded writes are more than the leader's limits allow"
+            self._refuse(sender, request, InvalidInput(text))
+            return
         commands = self._codec.decode_batch(request.batch)
         refusal = self._refusal_of(commands)
         if refusal is not None:
@@ -260,15 +287,16 @@ def _failure_of(error: RaftkvError) -> wire.Failure:
 
 
 _REFUSALS: dict[str, type[RaftkvError]] = {
-    kind.__name__: kind for kind in (DiskFull, NoLeader, Overloaded, ShuttingDown, OutcomeUnknown)
+    kind.__name__: kind for kind in (DiskFull, InvalidInput, NoLeader, Overloaded, ShuttingDown)
 }
 
 
 def _error_of(failure: wire.Failure) -> RaftkvError:
+    if failure.is_unknown:
+        return OutcomeUnknown(failure.message)
     if failure.code == NotLeader.__name__:
         return NoLeader("leadership is changing; try again")
-    kind = _REFUSALS.get(failure.code, OutcomeUnknown if failure.is_unknown else NoLeader)
-    return kind(failure.message)
+    return _REFUSALS.get(failure.code, Unavailable)(failure.message)
 
 
 def _unknown(why: str) -> OutcomeUnknown:

@@ -130,7 +130,12 @@ class Proposals:
                 self._finish(batch, _unknown("the node failed"))
                 raise
             batch.proposed_s = self._now()
+            former = self._inflight.get(index)
             self._inflight[index] = batch
+            if former is not None:
+                # 1. proposed here at `index`; 2. another leader truncated it; 3. this node leads again, without it.
+                # A leader has every committed entry (Raft §5.4), so the former one is not committed and never will be.
+                self._finish(former, _discarded())
             has_proposed = True
         return has_proposed
 
@@ -141,7 +146,7 @@ class Proposals:
             return
         if batch.term != entry.term:
             # Another leader's entry was committed at this index, so ours never will be (Raft §5.3).
-            self._finish(batch, NoLeader("leadership changed and the write was discarded; it is safe to try again"))
+            self._finish(batch, _discarded())
             return
         self._bytes_count -= batch.bytes_count
         self.applied_index = entry.index
@@ -151,9 +156,7 @@ class Proposals:
 
     def leadership_lost(self) -> None:
         """What was never proposed is refused; what was proposed waits for its index or its deadline."""
-        waiting, self._waiting = self._waiting, deque()
-        for batch in waiting:
-            self._finish(batch, NoLeader("leadership was lost before the write was proposed; try again"))
+        self._refuse_waiting(NoLeader("leadership was lost before the write was proposed; try again"))
 
     def expire(self) -> None:
         """Give up on what waited longer than the time limit."""
@@ -166,7 +169,7 @@ class Proposals:
     def close(self) -> None:
         """Refuse new work and end all that waits."""
         self._is_closed = True
-        self.leadership_lost()
+        self._refuse_waiting(ShuttingDown("the node is stopping; ask another member"))
         inflight, self._inflight = self._inflight, {}
         for batch in inflight.values():
             self._finish(batch, _unknown("the node stopped"))
@@ -178,10 +181,19 @@ class Proposals:
         self._latency_s += (latency_s - self._latency_s) / 8
         self._window_count = min(self._window_max_count, 1 + int(self._latency_s / WINDOW_STEP_S))
 
+    def _refuse_waiting(self, error: RaftkvError) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for batch in waiting:
+            self._finish(batch, error)
+
     def _finish(self, batch: _Batch, error: RaftkvError) -> None:
         self._bytes_count -= batch.bytes_count
         for done in batch.dones:
             done(error)
+
+
+def _discarded() -> NoLeader:
+    return NoLeader("leadership changed and the write was discarded; it is safe to try again")
 
 
 def _unknown(why: str) -> OutcomeUnknown:

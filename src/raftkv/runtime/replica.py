@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from raftkv.errors import (
+    InvalidInput,
     NotLeader,
     PeerProtocolError,
     RaftkvError,
@@ -40,7 +41,7 @@ from raftkv.runtime.client_work import ClientWork
 from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
 from raftkv.runtime.driver import Driver
-from raftkv.runtime.forwarding import ForwardedWork, Forwarding
+from raftkv.runtime.forwarding import BATCH_MAX_BYTES, ForwardedWork, Forwarding
 from raftkv.runtime.gate import ReadGate
 from raftkv.runtime.histogram import Histogram
 from raftkv.runtime.log_slot import LogSlot
@@ -144,7 +145,13 @@ class Replica:
             timeout_s=timeout_s,
             pending_max_bytes=settings.max_pending_bytes,
         )
-        self._forwarded = ForwardedWork(codec, self._send_forward_reply, self._refusal_of, command_bytes)
+        self._forwarded = ForwardedWork(
+            codec,
+            self._send_forward_reply,
+            self._refusal_of,
+            command_bytes,
+            batch_max_bytes=largest_forward_bytes(settings),
+        )
         self.reads = ReadQueue(
             lambda request_id, is_lease: self.raft.request_read(request_id, lease=is_lease),
             self.wake,
@@ -191,7 +198,8 @@ class Replica:
         elif kind == wire.FrameKind.FORWARD:
             self._forwarded.handle(sender, wire.decode(payload, wire.Forward), self.proposals)
         elif kind == wire.FrameKind.FORWARD_REPLY:
-            self.forwarding.handle_reply(wire.decode(payload, wire.ForwardReply), self.machine.last_applied)
+            reply = wire.decode(payload, wire.ForwardReply)
+            self.forwarding.handle_reply(sender, reply, self.machine.last_applied)
         else:
             raise PeerProtocolError(f"unknown frame kind {kind}")
 
@@ -325,6 +333,9 @@ class Replica:
         self.clients.moved()
         if was_leader and not self.is_leader:
             self.proposals.leadership_lost()
+        if self.is_leader and not was_leader:
+            for command, bytes_count, done in self.forwarding.take_back():
+                self.proposals.submit(command, bytes_count, done)
         self._hooks.leadership_known(leadership)
         self.standing.notify()
 
@@ -386,15 +397,24 @@ class Replica:
         self.clients.moved()
 
     def _refusal_of(self, commands: list[Any]) -> RaftkvError | None:
-        """Why forwarded commands cannot be taken now; raises `PeerProtocolError` for what no peer would forward."""
-        limit_bytes = self.settings.max_value_bytes + self.settings.max_key_bytes + COMMAND_OVERHEAD_BYTES
-        if any(command_bytes(command) > limit_bytes for command in commands):
-            raise PeerProtocolError("a forwarded command is larger than this node's limits allow")
+        """Why forwarded commands cannot be taken now."""
         if not self.is_leader:
             return NotLeader()
+        limit_bytes = largest_command_bytes(self.settings)
+        if any(command_bytes(command) > limit_bytes for command in commands):
+            return InvalidInput("a forwarded write is larger than the leader's limits allow")
         if self.is_disk_full and any(takes_space(command) for command in commands):
             return self.clients.disk_full()
         return None
+
+
+def largest_command_bytes(settings: Settings) -> int:
+    return settings.max_value_bytes + settings.max_key_bytes + COMMAND_OVERHEAD_BYTES
+
+
+def largest_forward_bytes(settings: Settings) -> int:
+    """Of one forwarded batch: many small commands, or a single large one; with room for what `command_bytes` rounds."""
+    return max(BATCH_MAX_BYTES, largest_command_bytes(settings)) + BATCH_MAX_BYTES // 8
 
 
 def raft_settings(settings: Settings, member_id: MemberId) -> RaftSettings:
