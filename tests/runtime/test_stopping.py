@@ -41,6 +41,10 @@ def start_put(node: Node, key: str) -> list[Any]:
     return start_write(node, Put(key.encode(), b"1"))
 
 
+def matched(leader: Node, follower: Node) -> int:
+    return leader.replica.raft.status().progress[follower.replica.own.member_id].match_index
+
+
 # ---- A disk that fails
 
 
@@ -87,13 +91,14 @@ def test_a_leader_whose_disk_fails_is_replaced_and_takes_part_in_nothing_more(tm
 def test_a_follower_whose_disk_fails_does_not_hold_up_the_others(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         node1, node2, node3 = await cluster.form(*THREE)
-        matched = node1.replica.raft.status().progress[node3.replica.own.member_id].match_index
+        last_index = node1.replica.raft.status().last_index
+        await until(lambda: matched(node1, node3) == last_index, "node3 has all")
         cluster.files["node3"].fail("sync", errno.EIO)
         await put(node1, "k", "1")
         assert isinstance(await ended(node3), SyncFailed)
         await put(node2, "k", "2")
         # What it could not write it never acknowledged.
-        assert node1.replica.raft.status().progress[node3.replica.own.member_id].match_index == matched
+        assert matched(node1, node3) == last_index
 
     run(tmp_path, story)
 
