@@ -16,7 +16,8 @@ from raftkv.raft import RaftSettings
 from raftkv.raft.messages import InstallSnapshot, Message
 from raftkv.types import Configuration, Entry, HardState, MemberId, Role
 from tests.raft.checks import ClusterChecks
-from tests.raft.harness import Server, configuration, entries_of_terms
+from tests.raft.harness import Server
+from tests.raft.words import configuration, entries_of_terms
 
 
 @dataclasses.dataclass(frozen=True)

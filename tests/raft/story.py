@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from raftkv.raft.messages import AppendEntries, AppendEntriesReply
-from raftkv.types import MemberId
-from tests.raft.harness import Server, leader_alone
+from raftkv.types import Configuration, MemberId, Role
+from tests.raft.harness import Server, alone, leader_alone
 
 
 def leader_with_log(log: Sequence[int], term: int, voters: Iterable[MemberId] = (1, 2, 3), **knobs: object) -> Server:
@@ -35,3 +35,31 @@ def replicate(leader: Server, follower: Server, limit: int = 500) -> int:
             refusals += not reply.success
             leader.step(reply)
     raise AssertionError(f"the logs do not come together: {leader.log_terms()} and {follower.log_terms()}")
+
+
+def ids(value: Configuration) -> tuple[set[int], set[int], set[int]]:
+    """(voters, outgoing voters, learners)."""
+    return (
+        {m.member_id for m in value.voters},
+        {m.member_id for m in value.voters_outgoing},
+        {m.member_id for m in value.learners},
+    )
+
+
+def acknowledge(server: Server, *followers: int, upto: int | None = None) -> None:
+    """Followers report that they hold the leader's log up to `upto` (all of it when None)."""
+    last = upto if upto is not None else server.status.last_index
+    for follower in followers:
+        server.step(AppendEntriesReply(server.term, follower, server.member_id, True, last, 0, 0, 0, 0))
+
+
+def paper(**more: object) -> Server:
+    """Server 1 of 1, 2, 3, as in the paper: no pre-vote."""
+    return alone(pre_vote=False, **more)  # type: ignore[arg-type]
+
+
+def candidate(**more: object) -> Server:
+    server = paper(**more)
+    server.campaign()
+    assert server.role is Role.CANDIDATE
+    return server

@@ -20,17 +20,9 @@ from raftkv.raft import (
 )
 from raftkv.types import Configuration, Entry, EntryKind, Role, SnapshotMetadata
 from tests.raft.cluster import Cluster
-from tests.raft.harness import (
-    accepted,
-    alone,
-    append,
-    command,
-    configuration,
-    entries_of_terms,
-    leader_alone,
-    vote_request,
-)
+from tests.raft.harness import alone, leader_alone
 from tests.raft.story import leader_with_log
+from tests.raft.words import accepted, append, command, configuration, entries_of_terms, vote_request
 
 HUGE = (1 << 63) - 1
 

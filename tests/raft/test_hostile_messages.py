@@ -32,8 +32,9 @@ from raftkv.raft.messages import (
 )
 from raftkv.storage import MemoryLog
 from raftkv.types import Configuration, Entry, EntryKind, SnapshotMetadata
-from tests.raft.harness import Server, alone, append, command, configuration, leader_alone, members, vote_request
+from tests.raft.harness import Server, alone, leader_alone
 from tests.raft.story import leader_with_log
+from tests.raft.words import append, command, configuration, members, vote_request
 
 CONTRADICTION = "than the one committed here"
 """A peer claims another committed history. Going on would hide lost data; stopping loses nothing."""

@@ -18,7 +18,7 @@ from raftkv.errors import ConfigurationInProgress
 from raftkv.raft.messages import AppendEntries
 from raftkv.types import Role
 from tests.raft.cluster import Cluster
-from tests.raft.test_paper_membership import ids
+from tests.raft.story import ids
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 from raftkv.raft.messages import AppendEntries, AppendEntriesReply, PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from raftkv.types import HardState, Role
 from tests.raft.cluster import Cluster
-from tests.raft.harness import Server, accepted, alone, append, leader_alone, vote_request
+from tests.raft.harness import Server, alone, leader_alone
+from tests.raft.words import accepted, append, vote_request
 
 
 def pre_candidate(**more: object) -> Server:

@@ -6,8 +6,9 @@ from raftkv.raft.effects import ConfirmedRead
 from raftkv.raft.messages import AppendEntries, PreVoteReply, ReadIndex, ReadIndexReply, RequestVoteReply
 from raftkv.types import Role
 from tests.raft.cluster import Cluster
-from tests.raft.harness import Server, accepted, alone, append, leader_alone, vote_request
+from tests.raft.harness import Server, alone, leader_alone
 from tests.raft.story import leader_with_log
+from tests.raft.words import accepted, append, vote_request
 
 
 def answer_round(server: Server, *followers: int) -> None:

@@ -8,8 +8,9 @@ from raftkv.raft.messages import AppendEntries, AppendEntriesReply, Message, Req
 from raftkv.types import Role
 from tests.raft.checks import ClusterChecks, SafetyViolation
 from tests.raft.cluster import Cluster
-from tests.raft.harness import accepted, alone, append, command, leader_alone
+from tests.raft.harness import alone, leader_alone
 from tests.raft.story import leader_with_log
+from tests.raft.words import accepted, append, command
 
 FIGURE_8_LOGS = {1: [1, 2], 2: [1, 2], 3: [1], 4: [1], 5: [1, 3]}
 """Figure 8 (b): S1 led term 2 and reached S2 only; S5 led term 3 and reached nobody."""

@@ -8,10 +8,10 @@ import pytest
 from raftkv.raft.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, PreVote
 from raftkv.types import Entry, Role, SnapshotMetadata
 from tests.raft.cluster import Cluster
-from tests.raft.harness import (
-    Server,
+from tests.raft.harness import Server, alone
+from tests.raft.story import leader_with_log
+from tests.raft.words import (
     accepted,
-    alone,
     append,
     command,
     configuration,
@@ -19,7 +19,6 @@ from tests.raft.harness import (
     entries_of_terms,
     vote_request,
 )
-from tests.raft.story import leader_with_log
 
 VOTERS = configuration((1, 2, 3))
 

@@ -8,8 +8,9 @@ from raftkv.errors import NoLeader, NotLeader, Unavailable
 from raftkv.raft.messages import AppendEntries, PreVote, RequestVote, TimeoutNow
 from raftkv.types import Role
 from tests.raft.cluster import Cluster
-from tests.raft.harness import accepted, alone, append
+from tests.raft.harness import alone
 from tests.raft.story import leader_with_log
+from tests.raft.words import accepted, append
 
 
 def test_a_target_that_has_everything_is_told_at_once() -> None:

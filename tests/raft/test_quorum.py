@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.raft.quorum import VoteOutcome, Voters
-from tests.raft.harness import configuration
+from tests.raft.words import configuration
 
 
 def majorities(voters: tuple[int, ...]) -> list[set[int]]:
