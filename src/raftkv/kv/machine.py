@@ -65,7 +65,7 @@ class KeyValueMachine:
 
     # -- writing
 
-    def apply(self, entries: Sequence[Entry]) -> list[Sequence[Result]]:
+    def apply(self, entries: Sequence[Entry], *, wants_results: bool = True) -> list[Sequence[Result]]:
         """See `StateMachine.apply`. Nothing is changed, here or in the store, when it raises."""
         if not entries:
             return []
@@ -76,7 +76,7 @@ class KeyValueMachine:
         batch = self._store.new_batch()
         step = Step(self._store, batch, self.revision, self.compact_revision)
         step.fetch(itertools.chain.from_iterable(batches))
-        results: list[Sequence[Result]] = [step.run(commands) for commands in batches]
+        results: list[Sequence[Result]] = [step.run(commands, wants_results=wants_results) for commands in batches]
         last = entries[-1]
         position = Position(last.index, last.term, step.revision, step.compact_revision)
         if step.changes:

@@ -43,8 +43,8 @@ class Step:
         keys = [command.key for command in commands if not isinstance(command, Compact)]
         self._records = dict(zip(keys, self._store.get_many([CURRENT + key for key in keys]), strict=True))
 
-    def run(self, commands: Sequence[Command]) -> list[Result]:
-        """One result a command."""
+    def run(self, commands: Sequence[Command], *, wants_results: bool) -> list[Result]:
+        """One result a command, or none when nobody waits for them."""
         put, delete = self._batch.put, self._batch.delete
         records, changes = self._records, self.changes
         revision = self.revision
@@ -65,14 +65,18 @@ class Step:
                 records[key] = record
                 changes.append(key)
                 changes.append(superseded)
-                results.append(PutResult(revision, create, version))
+                if wants_results:
+                    results.append(PutResult(revision, create, version))
             elif isinstance(command, Compact):
-                results.append(self._compact(command, revision))
+                result = self._compact(command, revision)
+                if wants_results:
+                    results.append(result)
             else:
                 key = command.key
                 old = records[key]
                 if not old:
-                    results.append(DeleteResult(revision, False))
+                    if wants_results:
+                        results.append(DeleteResult(revision, False))
                     continue
                 revision += 1
                 superseded = _unpack_header(old)[1]
@@ -82,7 +86,8 @@ class Step:
                 records[key] = DELETED
                 changes.append(key)
                 changes.append(-superseded)
-                results.append(DeleteResult(revision, True))
+                if wants_results:
+                    results.append(DeleteResult(revision, True))
         self.revision = revision
         return results
 

@@ -88,6 +88,11 @@ class Proposals:
         return self._bytes_count
 
     @property
+    def has_inflight(self) -> bool:
+        """Somebody waits for the results of entries to come."""
+        return bool(self._inflight)
+
+    @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 

@@ -262,7 +262,7 @@ class Replica:
         machine = self.machine
         proposals = self.proposals
         started_s = time.perf_counter()
-        results = machine.apply(entries)
+        results = machine.apply(entries, wants_results=proposals.has_inflight)
         self.apply_histogram.observe(time.perf_counter() - started_s)
         self.clients.moved()
         for entry, entry_results in zip(entries, results, strict=True):

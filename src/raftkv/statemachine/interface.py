@@ -30,9 +30,10 @@ class StateMachine(Protocol):
         """Index of the newest applied entry, 0 for none. After a crash: that of the newest entry that survived."""
         ...
 
-    def apply(self, entries: Sequence[Entry]) -> list[Sequence[object]]:
+    def apply(self, entries: Sequence[Entry], *, wants_results: bool = True) -> list[Sequence[object]]:
         """Apply committed entries: contiguous, ascending, beginning at `last_applied` + 1; may be empty.
 
+        Without `wants_results` the sequences may be empty: on a follower nobody waits for them.
         Returns one sequence an entry, with one result a command in it; no-op and configuration entries
         have no commands, but they move `last_applied` like the rest. The changes and the new
         `last_applied` are kept atomically and are visible to reads on return. They need not be durable: the

@@ -168,12 +168,17 @@ def _options(settings: RocksSettings) -> Options:
     options.create_if_missing(True)
     options.set_write_buffer_size(settings.write_buffer_bytes)
     options.set_max_write_buffer_number(settings.write_buffer_count)
+    options.set_allow_concurrent_memtable_write(False)  # one thread writes; plain stores are cheaper than atomic ones
     # Most puts are of new keys, and a miss in the memtable otherwise costs a search in its skip list.
     options.set_memtable_whole_key_filtering(True)
     options.set_memtable_prefix_bloom_ratio(0.01)
     options.set_max_open_files(settings.open_files_max_count)
-    options.set_compression_type(DBCompressionType.lz4())
+    # Values are small and many: unpacking a block for every get of a key, and packing what is rewritten, cost more than
+    # the space is worth (docs/design/performance.md, with the two lines below).
+    options.set_compression_type(DBCompressionType.none())
     options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_level_zero_file_num_compaction_trigger(8)
+    options.set_max_bytes_for_level_base(8 * settings.write_buffer_bytes)
     options.set_max_background_jobs(2)
     options.set_bytes_per_sync(_MIB)
     options.set_keep_log_file_num(2)
