@@ -22,6 +22,10 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
 }
 
 
+_LINE_BREAKS = str.maketrans({"\n": "\\n", "\r": "\\r"})
+"""Texts of peers are logged too; none may look like a line of its own."""
+
+
 class NodeFilter(logging.Filter):
     """Adds `node_id` and the term at the time of the message."""
 
@@ -51,7 +55,7 @@ class TextFormatter(logging.Formatter):
         line = (
             f"{_timestamp(record)} {record.levelname:<7} {getattr(record, 'node_id', '-')} "
             f"term={getattr(record, 'current_term', 0)} {record.name}: {record.getMessage()}{facts}"
-        )
+        ).translate(_LINE_BREAKS)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -1,4 +1,4 @@
-"""Work beside the hot path: flush the state, cut the log behind it, sweep old revisions, watch the disk.
+"""Work beside the hot path: flush the state, cut the log behind it, forget old revisions, watch the disk.
 
 The order is the rule: the log is cut only up to what a finished flush of the state covers (the state is
 written without a log of its own, so until then Raft's log is the only copy), and never beyond the
@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 
 from raftkv.errors import RaftkvError
+from raftkv.kv import Compact
+from raftkv.runtime.codec import command_bytes
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.storage import free_bytes
@@ -54,6 +56,7 @@ class Maintenance:
                 rounds += 1
                 if rounds % DISK_CHECK_ROUNDS == 0:
                     self.check_disk()
+                    self.compact_if_due()
                 await self._flush_if_due()
                 await self._sweep()
         except RaftkvError as error:
@@ -90,6 +93,21 @@ class Maintenance:
         done = self._flushed_bytes_count if self._flushed_of is replica else 0
         if replica.applied_bytes_count - done >= self._settings.flush_interval_bytes:
             await self.flush()
+
+    def compact_if_due(self) -> None:
+        """The leader proposes a compaction, so that all members forget the same; a tenth late, to save work."""
+        replica = self._replica()
+        kept = self._settings.history_retention_count
+        machine = replica.machine
+        oldest = max(machine.compact_revision, 1)
+        if kept and replica.is_leader and machine.revision - oldest > kept + kept // 10:
+            command = Compact(machine.revision - kept)
+            replica.proposals.submit(command, command_bytes(command), self._compacted)
+
+    @staticmethod
+    def _compacted(outcome: object) -> None:
+        if isinstance(outcome, RaftkvError):
+            _log.info("old revisions not compacted now: %s", outcome)
 
     async def _sweep(self) -> None:
         machine = self._replica().machine

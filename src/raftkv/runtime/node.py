@@ -306,3 +306,4 @@ class Node:
                 raise
         self.transport.set_identity(self._identity())
         self.configuration_in_force(self.replica.configuration)
+        self.maintenance.check_disk()

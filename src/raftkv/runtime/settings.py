@@ -237,6 +237,14 @@ class Settings:
         between=(0, 1 << 40),
         group=_STORAGE,
     )
+    history_retention_count: int = setting(
+        Unit.COUNT,
+        1_000_000,
+        "How many of the newest revisions stay readable; the leader has older values compacted.",
+        between=(0, 1 << 50),
+        zero_is="all of them",
+        group=_STORAGE,
+    )
     write_buffer_bytes: int = setting(
         Unit.BYTES, 32 * MIB, "RocksDB's memory for new data.", between=(MIB, 4 * GIB), group=_STORAGE
     )
