@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from raftkv.storage import kernel_sync
-from raftkv.storage.burst_carrier import INLINE_MAX_BYTES, SLOW_WRITE_S, THREAD_PERIOD_S, BurstCarrier
+from raftkv.storage.burst_carrier import (
+    INLINE_MAX_BYTES,
+    SLOW_WRITE_S,
+    THREAD_PERIOD_S,
+    BurstCarrier,
+    thread_sleep_count,
+)
 from raftkv.storage.disk import OsFiles
 from raftkv.storage.log_files import LogFiles, WalSettings
 from raftkv.storage.log_opening import open_log
@@ -25,11 +32,16 @@ THREAD = "a thread"
 
 
 class Disk(OsFiles):
-    """Real files that remember where the log was written, with a clock that each write moves by `write_s`."""
+    """Real files that remember where the log was written, with a clock that each write moves by `write_s`.
+
+    Whether the thread slept meanwhile is `does_sleep`.
+    """
 
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.write_s = 0.0
+        self.does_sleep = True
+        self.sleep_count = 0
         self.writers: list[str] = []
         self.write_error: OSError | None = None
 
@@ -41,6 +53,7 @@ class Disk(OsFiles):
         if name in (LOG_THREAD, threading.main_thread().name):
             self.writers.append(THREAD if name == LOG_THREAD else LOOP)
             self.now_s += self.write_s
+            self.sleep_count += self.does_sleep
             if self.write_error is not None:
                 raise self.write_error
         return super().write(handle, data, offset)
@@ -55,7 +68,9 @@ class Carried:
         disk.writers.clear()  # of the recovery
         self._ended: asyncio.Queue[BaseException | None] = asyncio.Queue()
         self._next = log.last_index
-        self.carrier = BurstCarrier(disk, asyncio.get_running_loop(), self._carried, clock=disk.clock)
+        self.carrier = BurstCarrier(
+            disk, asyncio.get_running_loop(), self._carried, clock=disk.clock, sleep_count=lambda: disk.sleep_count
+        )
 
     def _carried(self, burst: Burst, error: BaseException | None) -> None:
         if error is None:
@@ -130,6 +145,23 @@ def test_after_a_slow_write_the_thread_is_used_for_a_time(play: Play, disk: Disk
         assert await carried.writers_of(1, 1) == [LOOP, LOOP]
 
     play(story)
+
+
+@needs_kernel
+def test_a_write_that_was_only_preempted_says_nothing_about_the_disk(play: Play, disk: Disk) -> None:
+    async def story(carried: Carried) -> None:
+        disk.write_s = SLOW_WRITE_S * 2
+        disk.does_sleep = False
+        assert await carried.writers_of(1, 1, 1) == [LOOP, LOOP, LOOP]
+
+    play(story)
+
+
+@needs_kernel
+def test_the_kernel_counts_how_often_a_thread_slept() -> None:
+    before = thread_sleep_count()
+    select.select([], [], [], 0.001)
+    assert thread_sleep_count() > before
 
 
 def test_without_the_kernel_everything_goes_through_the_thread(
