@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftkv.errors import OutcomeUnknown, PeerProtocolError
-from raftkv.kv import Compact, Delete, Put, PutResult
+from raftkv.kv import Compact, Delete, KeyValueMachine, Put, PutResult
 from raftkv.runtime import wire
 from raftkv.runtime.codec import KeyValueCodec, command_bytes, takes_space
-from raftkv.types import Configuration, Member
+from raftkv.storage import MemoryStore
+from raftkv.types import Configuration, Entry, EntryKind, Member
 
 MEMBER = Member(2**63 - 1, "node1", "host1:1", "host1:2")
 MESSAGES: list[Any] = [
@@ -102,6 +103,26 @@ def test_any_bytes_are_a_batch_or_blame_the_peer(data: bytes) -> None:
             decode(data)
         except PeerProtocolError:
             continue
+
+
+def test_a_forwarded_command_that_no_member_could_apply_blames_the_peer() -> None:
+    """Proposed, it would be in every log, and every member would stop at it at every start."""
+    for lease in (-1, -(2**63)):
+        with pytest.raises(PeerProtocolError):
+            CODEC.decode_batch(msgspec.msgpack.encode([[1, b"key", b"value", lease]]))
+    most = [Put(b"key", b"value", 2**64 - 1)]
+    KeyValueMachine(MemoryStore()).apply([Entry(1, 1, EntryKind.COMMANDS, CODEC.encode_batch(most))])
+
+
+@pytest.mark.parametrize("fields", [[2, b"key"], [1, b"key", b"value", 0]], ids=["delete", "put"])
+def test_deep_nesting_behind_a_command_blames_the_peer(fields: list[Any]) -> None:
+    """A later version's fields are skipped, which recurses."""
+    command = msgspec.msgpack.encode([*fields, None])[:-1]
+    with pytest.raises(PeerProtocolError):
+        CODEC.decode_batch(b"\x91" + command + b"\x91" * 100_000 + b"\xc0")
+    result = msgspec.msgpack.encode([*msgspec.msgpack.decode(msgspec.msgpack.encode(PutResult(2, 2, 1))), None])[:-1]
+    with pytest.raises(PeerProtocolError):
+        CODEC.decode_results(b"\x91" + result + b"\x91" * 100_000 + b"\xc0")
 
 
 def test_deleting_and_compacting_go_on_when_the_disk_is_full() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from raftkv.errors import DiskFull, InvariantViolation, PeerProtocolError, StorageError
 from raftkv.kv import KeyValueMachine, Put
 from raftkv.storage import RocksStore, SnapshotSink, SnapshotSource, free_bytes
-from raftkv.storage.snapshot_chunks import Begin, Chunk, Data, End, FileEnd, encode_chunk, extend_manifest
+from raftkv.storage.snapshot_chunks import (
+    Begin,
+    Chunk,
+    Data,
+    End,
+    FileEnd,
+    decode_chunk,
+    encode_chunk,
+    extend_manifest,
+)
 from tests.kv.model import commands_entry
 from tests.storage.crashes import recorded_syncs
 
@@ -170,6 +180,13 @@ def test_only_plain_names_are_written(tmp_path: Path, name: str) -> None:
     for opening in (lambda n: Data(n, name, 0, b"x"), lambda n: FileEnd(n, name, 0, 0)):
         assert_refused(hostile(lambda n: Begin(n, 1, 1), opening, lambda n: End(n, extend_manifest(0, end))), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"area"}
+
+
+def test_deep_nesting_in_a_chunk_blames_the_peer() -> None:
+    """A later version's fields are skipped, which recurses."""
+    payload = b"\x94\x04\x00\x01" + b"\x91" * 100_000 + b"\xc0"
+    with pytest.raises(PeerProtocolError):
+        decode_chunk(google_crc32c.value(payload).to_bytes(4, "big") + payload)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ copy differ from the others, so `decode_batch` raises StorageError and the node 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -20,11 +20,11 @@ from raftkv.errors import StorageError
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """Give `key` a new value. `lease` 0 is none."""
+    """Give `key` a new value. `lease` 0 is none; a record has 64 bits without a sign for it."""
 
     key: bytes
     value: bytes
-    lease: int = 0
+    lease: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Delete(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -54,7 +54,7 @@ def decode_batch(data: bytes, index: int = 0) -> list[Command]:
     """Raises StorageError, naming the entry `index`, for anything that is not exactly one batch."""
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise StorageError(
             f"the committed log entry {index} holds no batch of commands that this version can read ({error}): "
             "the log is damaged or was written by a newer version"

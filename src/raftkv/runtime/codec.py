@@ -51,5 +51,5 @@ class KeyValueCodec:
     def decode_results(self, data: bytes) -> list[Any]:
         try:
             return list(_results_decoder.decode(data))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PeerProtocolError(f"not the results of a batch: {error}") from error

@@ -70,7 +70,7 @@ def decode_chunk(data: bytes) -> Chunk:
         raise PeerProtocolError("a snapshot chunk does not match its checksum")
     try:
         return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerProtocolError(f"not a snapshot chunk: {error}") from error
 
 
