@@ -206,21 +206,74 @@ def test_what_was_never_proposed_is_refused_when_leadership_is_lost() -> None:
     assert world.proposals.pending_count == 1
 
 
-def test_a_leader_again_that_lost_the_entry_answers_for_it() -> None:
-    """1. "a" is proposed at 1; 2. another leader truncates it; 3. this node leads again and gives 1 to "b"."""
+def lead_again(world: World, *, term: int, next_index: int) -> None:
+    """Another leader truncated this node's log, and was voted out for it in turn."""
+    world.proposals.leadership_lost()
+    world.term, world.next_index = term, next_index
+
+
+def test_a_leader_again_that_lost_the_entry_waits_for_what_is_committed_in_its_place() -> None:
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    lead_again(world, term=3, next_index=1)
+    world.submit("b")
+    world.proposals.flush()
+    assert world.told == {}
+    world.apply(1, "B", term=3)
+    assert world.told["b"] == "B"
+    assert world.kinds()["a"] is NoLeader
+    assert world.proposals.pending_bytes == 0
+
+
+def test_an_entry_that_its_proposer_lost_may_still_be_committed_by_somebody_who_kept_it() -> None:
+    """Of five (Raft §5.4.2, figure 8):
+
+    1. "a" is proposed at 1 in term 1 and reaches one follower;
+    2. a leader of term 2, elected by the others, truncates it here;
+    3. this node leads term 3 and gives 1 to "b", which reaches nobody;
+    4. the follower that kept "a" is elected in term 4 by two that have neither, and commits it.
+    """
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    lead_again(world, term=3, next_index=1)
+    world.submit("b")
+    world.proposals.flush()
+    world.proposals.leadership_lost()
+    assert world.proposals.has_inflight, "the results are wanted"
+    world.apply(1, "A", term=1)
+    assert world.told["a"] == "A"
+    assert world.kinds()["b"] is NoLeader
+
+
+def test_what_is_adrift_does_not_hold_up_the_writes_of_the_next_leadership() -> None:
+    world = World()
+    world.submit("a")
+    world.proposals.flush()
+    world.next_index = 7
+    world.apply(1, "A")
+    world.submit("lost")
+    world.proposals.flush()
+    lead_again(world, term=3, next_index=5)
+    world.submit("b")
+    assert world.proposals.flush(), "the window is that of one batch"
+    world.apply(5, "B", term=3)
+    assert world.told == {"a": "A", "b": "B"}
+    assert world.proposals.pending_count == 1
+    world.now_s = TIMEOUT_S
+    world.proposals.expire()
+    assert world.kinds()["lost"] is OutcomeUnknown
+    assert world.proposals.pending_bytes == 0
+
+
+def test_closing_answers_what_is_adrift() -> None:
     world = World()
     world.submit("a")
     world.proposals.flush()
     world.proposals.leadership_lost()
-    world.term, world.next_index = 3, 1
-    world.now_s += 1.0
-    world.proposals._window_count = 2
-    world.submit("b")
-    world.proposals.flush()
-    assert world.kinds() == {"a": NoLeader}
-    world.apply(1, "B", term=3)
-    assert world.told["b"] == "B"
-    assert world.proposals.pending_bytes == 0
+    world.proposals.close()
+    assert world.kinds() == {"a": OutcomeUnknown}
 
 
 @pytest.mark.parametrize("refusal", [NotLeader(), NoLeader("none"), Overloaded("full")])

@@ -8,6 +8,10 @@ leaves at once, so a lone client waits for nobody.
 A command ends in exactly one of three ways, and `done` is told once: its result; a `Rejected`, when the
 command surely never takes effect (it was never proposed, or another entry was committed in its
 place); or `OutcomeUnknown`, when nobody can say in time (Thesis §6.3 is why that must not be called a failure).
+
+A batch whose leader was voted out is *adrift*: what becomes of it is decided only when an entry at its index is
+committed. That this node has lost the entry and leads again decides nothing: another member may still hold it, win the
+next election, and commit it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, Rejected, ShuttingDown
+from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, Rejected, ShuttingDown, require
 from raftkv.types import Entry
 
 Done = Callable[[Any], None]
@@ -32,7 +36,7 @@ class Proposer(Protocol):
 
 
 class _Batch:
-    __slots__ = ("bytes_count", "commands", "deadline_s", "dones", "proposed_s", "term")
+    __slots__ = ("bytes_count", "commands", "deadline_s", "dones", "index", "proposed_s", "term")
 
     def __init__(self, commands: list[Any], dones: list[Done], bytes_count: int, deadline_s: float) -> None:
         self.commands = commands
@@ -40,6 +44,7 @@ class _Batch:
         self.bytes_count = bytes_count
         self.deadline_s = deadline_s
         self.proposed_s = 0.0
+        self.index = 0
         self.term = 0
 
 
@@ -80,6 +85,8 @@ class Proposals:
         self._batch_max_bytes = batch_max_bytes
         self._waiting: deque[_Batch] = deque()
         self._inflight: dict[int, _Batch] = {}
+        """By index. Of this leadership only, so that nothing that is adrift takes up the window."""
+        self._adrift: list[_Batch] = []
         self._bytes_count = 0
         self._is_closed = False
 
@@ -90,7 +97,7 @@ class Proposals:
     @property
     def has_inflight(self) -> bool:
         """Somebody waits for the results of entries to come."""
-        return bool(self._inflight)
+        return bool(self._inflight or self._adrift)
 
     @property
     def has_waiting(self) -> bool:
@@ -99,7 +106,7 @@ class Proposals:
     @property
     def pending_count(self) -> int:
         """Commands that have no answer yet."""
-        return sum(len(batch.dones) for batch in (*self._waiting, *self._inflight.values()))
+        return sum(len(batch.dones) for batch in (*self._waiting, *self._proposed()))
 
     def submit(self, command: Any, bytes_count: int, done: Done) -> None:
         """Queue one command of about `bytes_count` bytes; `done` is called once, perhaps before this returns."""
@@ -127,7 +134,7 @@ class Proposals:
         while self._waiting and len(self._inflight) < self._window_count:
             batch = self._waiting.popleft()
             try:
-                index, batch.term = self._proposer.propose(self._encode_batch(batch.commands))
+                batch.index, batch.term = self._proposer.propose(self._encode_batch(batch.commands))
             except Rejected as error:
                 self._finish(batch, error)
                 continue
@@ -135,32 +142,26 @@ class Proposals:
                 self._finish(batch, _unknown("the node failed"))
                 raise
             batch.proposed_s = self._now()
-            former = self._inflight.get(index)
-            self._inflight[index] = batch
-            if former is not None:
-                # 1. proposed here at `index`; 2. another leader truncated it; 3. this node leads again, without it.
-                # A leader has every committed entry (Raft §5.4), so the former one is not committed and never will be.
-                self._finish(former, _discarded())
+            require(batch.index not in self._inflight, "index {} was given to two batches", batch.index)
+            self._inflight[batch.index] = batch
             has_proposed = True
         return has_proposed
 
     def applied(self, entry: Entry, results: Sequence[Any]) -> None:
         """`entry` took effect with these results; answers whoever waited at its index."""
         batch = self._inflight.pop(entry.index, None)
-        if batch is None:
-            return
-        if batch.term != entry.term:
-            # Another leader's entry was committed at this index, so ours never will be (Raft §5.3).
-            self._finish(batch, _discarded())
-            return
-        self._bytes_count -= batch.bytes_count
-        self.applied_index = entry.index
-        self._note_latency(self._now() - batch.proposed_s)
-        for done, result in zip(batch.dones, results, strict=True):
-            done(result)
+        if batch is not None:
+            self._settle(batch, entry, results)
+        if self._adrift:
+            overtaken = [batch for batch in self._adrift if batch.index == entry.index]
+            self._adrift = [batch for batch in self._adrift if batch.index != entry.index]
+            for batch in overtaken:
+                self._settle(batch, entry, results)
 
     def leadership_lost(self) -> None:
         """What was never proposed is refused; what was proposed waits for its index or its deadline."""
+        self._adrift += self._inflight.values()
+        self._inflight = {}
         self._refuse_waiting(NoLeader("leadership was lost before the write was proposed; try again"))
 
     def expire(self) -> None:
@@ -170,14 +171,32 @@ class Proposals:
             self._finish(self._waiting.popleft(), Overloaded("the write could not be proposed in time; try again"))
         for index in [i for i, batch in self._inflight.items() if batch.deadline_s <= now]:
             self._finish(self._inflight.pop(index), _unknown("no majority answered in time"))
+        for batch in [batch for batch in self._adrift if batch.deadline_s <= now]:
+            self._adrift.remove(batch)
+            self._finish(batch, _unknown("leadership was lost, and nothing was committed in its place in time"))
 
     def close(self) -> None:
         """Refuse new work and end all that waits."""
         self._is_closed = True
         self._refuse_waiting(ShuttingDown("the node is stopping; ask another member"))
-        inflight, self._inflight = self._inflight, {}
-        for batch in inflight.values():
+        proposed, self._inflight, self._adrift = self._proposed(), {}, []
+        for batch in proposed:
             self._finish(batch, _unknown("the node stopped"))
+
+    def _proposed(self) -> list[_Batch]:
+        return [*self._inflight.values(), *self._adrift]
+
+    def _settle(self, batch: _Batch, entry: Entry, results: Sequence[Any]) -> None:
+        """`entry` was committed at the index of `batch`."""
+        if batch.term != entry.term:
+            # Another leader's entry was committed at this index, so ours never will be (Raft §5.3).
+            self._finish(batch, _discarded())
+            return
+        self._bytes_count -= batch.bytes_count
+        self.applied_index = entry.index
+        self._note_latency(self._now() - batch.proposed_s)
+        for done, result in zip(batch.dones, results, strict=True):
+            done(result)
 
     def _note_latency(self, latency_s: float) -> None:
         """One batch at a time while batches are quick: a second one under way would halve the size of both, and the
