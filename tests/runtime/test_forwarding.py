@@ -23,7 +23,7 @@ from raftkv.errors import (
 from raftkv.kv import Delete, Put, PutResult
 from raftkv.runtime import wire
 from raftkv.runtime.codec import KeyValueCodec, command_bytes
-from raftkv.runtime.forwarding import ForwardedWork, Forwarding
+from raftkv.runtime.forwarding import BATCH_MAX_COUNT, ForwardedWork, Forwarding
 from raftkv.runtime.proposals import Proposals
 from raftkv.types import Entry, EntryKind
 from tests.runtime.nodes import Cluster, get, put, run, start_write, submit, until
@@ -404,6 +404,20 @@ def test_a_batch_above_the_limit_is_refused_undecoded() -> None:
     leader.work.handle(21, wire.Forward(1, b"\xc1" * 1001), leader.proposals)
     assert leader.replies[0][1].failure is not None
     assert leader.replies[0][1].failure.code == "InvalidInput"
+
+
+def test_a_batch_of_more_commands_than_a_follower_sends_is_refused() -> None:
+    """Tiny commands take few bytes and much time: a megabyte of them held up a leader's loop for a second."""
+    leader = Leader()
+    leader.work = ForwardedWork(CODEC, leader._send, lambda _: None, command_bytes, batch_max_bytes=1 << 20)
+    for count in (BATCH_MAX_COUNT, BATCH_MAX_COUNT + 1):
+        batch = CODEC.encode_batch([Delete(b"")] * count)
+        leader.work.handle(21, wire.Forward(count, batch), leader.proposals)
+        assert leader.proposals.pending_count == BATCH_MAX_COUNT
+    (answer,) = leader.replies
+    assert answer[1].request_id == BATCH_MAX_COUNT + 1
+    assert answer[1].failure is not None
+    assert answer[1].failure.code == "InvalidInput"
 
 
 @pytest.mark.parametrize("batch", [b"", b"\xc1", b"\x90", b"\x91\x01", wire.encode([[9, b"k"]]), b"\x91" * 999])

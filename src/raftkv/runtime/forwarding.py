@@ -35,6 +35,9 @@ Done = Callable[[Any], None]
 BATCH_MAX_BYTES = 1 << 19
 """Of one forwarded batch; a single larger command still travels alone."""
 
+BATCH_MAX_COUNT = 1024
+"""Commands in one forwarded batch. A quarter of a million tiny ones fit into the bytes and would hold up the loop."""
+
 
 class CommandCodec(Protocol):
     """How a state machine's commands and results look as bytes."""
@@ -82,7 +85,7 @@ class Forwarding:
         timeout_s: float,
         pending_max_bytes: int,
         window_count: int = 4,
-        batch_max_count: int = 1024,
+        batch_max_count: int = BATCH_MAX_COUNT,
         batch_max_bytes: int = BATCH_MAX_BYTES,
     ) -> None:
         self._codec = codec
@@ -245,6 +248,10 @@ class ForwardedWork:
             self._refuse(sender, request, InvalidInput(text))
             return
         commands = self._codec.decode_batch(request.batch)
+        if len(commands) > BATCH_MAX_COUNT:
+            text = f"{len(commands)} forwarded writes in one batch, the most are {BATCH_MAX_COUNT}"
+            self._refuse(sender, request, InvalidInput(text))
+            return
         refusal = self._refusal_of(commands)
         if refusal is not None:
             self._refuse(sender, request, refusal)
