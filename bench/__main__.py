@@ -51,6 +51,18 @@ def _plan(arguments: argparse.Namespace) -> throughput.Plan:
     return dataclasses.replace(plan, **{name: value for name, value in given.items() if value})
 
 
+def _check_tools(parts: list[str]) -> None:
+    """Before anything is started."""
+    needed = {
+        "wrk": {"writes", "reads", "scale"},
+        "etcd": {"writes", "reads", "crosscheck"},
+        "h2load": {"writes", "reads"},
+    }
+    missing = [tool for tool, users in needed.items() if users.intersection(parts) and shutil.which(tool) is None]
+    if missing:
+        raise BenchError(f"not installed: {', '.join(missing)}. On Debian or Ubuntu: make system-packages")
+
+
 def _crosscheck(directory: Path, plan: throughput.Plan, report: Report) -> None:
     """What etcd gains from h2load's one key, by a sender that can vary it."""
     etcd = EtcdCluster(directory / "crosscheck")
@@ -95,10 +107,13 @@ def main() -> int:
     (HERE / "results").mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="data-", dir=arguments.directory or HERE / "results"))
     tries = arguments.tries or (5 if arguments.quick else 20)
+    parts = arguments.parts or list(DEFAULT_PARTS)
     try:
-        _run(arguments.parts or list(DEFAULT_PARTS), _plan(arguments), directory, tries, report)
+        _check_tools(parts)
+        _run(parts, _plan(arguments), directory, tries, report)
     except BenchError as problem:
-        report.show()
+        if report.has_rows:
+            report.show()
         print(f"bench: {problem}", file=sys.stderr)
         return 2
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
 import string
 import time
 import urllib.error
@@ -30,8 +29,6 @@ class EtcdCluster:
     name = "etcd"
 
     def __init__(self, directory: Path, node_count: int = 3) -> None:
-        if shutil.which("etcd") is None:
-            raise BenchError("etcd is not installed: run scripts/install-system-packages.sh")
         self._directory = directory
         directory.mkdir(parents=True)
         ports = free_ports(2 * node_count)

@@ -85,6 +85,10 @@ class Report:
         self._rounds.setdefault(title, {})[system] = [dataclasses.asdict(sample) for sample in samples]
 
     @property
+    def has_rows(self) -> bool:
+        return bool(self._rows)
+
+    @property
     def missed(self) -> list[Row]:
         return [row for row in self._rows if row.is_met is False]
 
