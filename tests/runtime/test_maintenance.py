@@ -11,8 +11,9 @@ import pytest
 
 from raftkv.errors import DiskFull, StorageError
 from raftkv.kv import Compact
+from raftkv.raft import InstallSnapshot
 from raftkv.runtime import Node, maintenance
-from raftkv.types import Consistency
+from raftkv.types import Consistency, SnapshotMetadata
 from tests.runtime.nodes import MIB, Cluster, delete, get, put, run, submit, until
 
 
@@ -87,6 +88,30 @@ def test_the_log_keeps_what_a_follower_needs_after_the_snapshot_that_it_is_sent(
         await put_many(node, 500)
         await node.maintenance.flush()
         assert node.replica.log.base.last_index > needed_index
+
+    run(tmp_path, story)
+
+
+def test_a_log_that_a_snapshot_is_about_to_replace_is_not_cut(tmp_path: Path) -> None:
+    """Its base would be written with the snapshot's configuration, which is of a later index."""
+
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster, flush_interval_bytes=16 * 1024 * MIB)
+        await put_many(node, 500)
+        replica = node.replica
+        replica.raft.step(  # as if it had been staged: the core's log begins behind it from now on
+            InstallSnapshot(
+                replica.raft.current_term + 1,
+                7,
+                replica.own.member_id,
+                SnapshotMetadata(1 << 20, 1, replica.configuration, 1 << 19),
+            )
+        )
+        await node.maintenance.flush()
+        base = replica.log.base
+        assert base.last_index == 0
+        assert base.configuration_index == 0
+        node.failed(StorageError("for the test: there is no such snapshot"))
 
     run(tmp_path, story)
 
@@ -249,8 +274,8 @@ def test_the_leader_compacts_what_is_beyond_the_retention_and_every_member_follo
         await until(lambda: node2.replica.machine.compact_revision > 0, "the follower compacted too")
         machine = node1.replica.machine
         assert machine.revision - machine.compact_revision >= 100
-        assert await get(node2, "same", Consistency.LOCAL) == "249"
         await cluster.agree()
+        assert await get(node2, "same", Consistency.LOCAL) == "249"
 
     run(tmp_path, story)
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from raftkv.errors import DiskFull, InvariantViolation, NotReady, PeerProtocolError, ShuttingDown, Unavailable
+from raftkv.errors import (
+    DiskFull,
+    InvariantViolation,
+    NotLeader,
+    NotReady,
+    PeerProtocolError,
+    ShuttingDown,
+    Unavailable,
+)
 from raftkv.raft import AppendEntries, Message, RequestVote
 from raftkv.runtime import Node, wire
 from raftkv.runtime.snapshots import SnapshotHeader
@@ -173,6 +181,24 @@ def test_a_snapshot_of_an_old_term_is_not_installed(tmp_path: Path) -> None:
             await receive(node, source, stream(chunks))
         assert node.snapshots.installed_count == 0
         assert staged(node) == []
+
+    run(tmp_path, story)
+
+
+def test_a_node_that_leads_no_more_sends_no_snapshot(tmp_path: Path) -> None:
+    """Its term is another leader's by now; whoever took it for that one would refuse the real one's messages."""
+
+    async def story(cluster: Cluster) -> None:
+        source = await cluster.start("node1")
+        await until(lambda: source.is_ready, "it leads itself")
+        replica = source.replica
+        stranger, term = 7, replica.raft.current_term + 1
+        last_index = replica.log.last_index
+        replica.step(RequestVote(term, stranger, replica.own.member_id, last_index, term - 1, leadership_transfer=True))
+        replica.raft.set_randomized_election_timeout(1 << 30)
+        with pytest.raises(NotLeader):
+            await taken_from(source)
+        assert staged(source) == []
 
     run(tmp_path, story)
 

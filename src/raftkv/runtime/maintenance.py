@@ -122,7 +122,9 @@ class Maintenance:
         wal = replica.log.wal
         keep_from = wal.index_retaining(self._settings.log_retention_bytes)
         cut = min(flushed_index, keep_from - 1, self._needed_from() - 1)
-        if cut <= wal.base.last_index:
+        # The core's base, which is ahead of the log's own from when a snapshot is accepted until it is in place: below
+        # it the core no longer knows which configuration belongs to `cut`.
+        if cut < replica.raft.status().first_index:
             return
         wal.compact(replica.raft.describe_snapshot(cut))
         replica.raft.compacted()

@@ -20,6 +20,7 @@ import msgspec
 
 from raftkv.errors import (
     InvariantViolation,
+    NotLeader,
     PeerProtocolError,
     RaftkvError,
     ShuttingDown,
@@ -108,6 +109,10 @@ class Snapshots:
                 started_s = node.loop.time()
                 index = await self._take(replica, directory)
                 self.last_taken_s = node.loop.time() - started_s
+            if not replica.raft.is_leader:
+                # The term may be somebody else's by now, and whoever hears a snapshot in it takes the sender for its
+                # leader; and a snapshot accepted here may have replaced the log that `index` stands in.
+                raise NotLeader
             snapshot = replica.raft.describe_snapshot(index)
             self._needed_from[recipient] = index + 1
             _log.info("sending a snapshot", extra={"to": f"{recipient:x}", "last_index": index})
