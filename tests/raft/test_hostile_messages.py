@@ -263,6 +263,26 @@ def test_entries_with_falling_or_future_terms_are_dropped() -> None:
     assert server.log.last_index == 0
 
 
+@pytest.mark.parametrize("term", [2**62, 2**62 - 1, 2**61 + 2**21, 2**61])
+def test_no_message_uses_up_the_terms(term: int) -> None:
+    """Terms are kept: a cluster that is in the last one could never elect again, whatever is restarted."""
+    server, other = alone(1, term=1), alone(2, term=1)
+    for _ in range(9):
+        server.step(vote_request(term, 9, 1, (9, 1), is_transfer=True))
+        server.step(append(term, 9, 1))
+    server.win_election((2, 3))
+    other.step(append(server.term, 1, 2))
+    assert other.term == server.term
+
+
+def test_a_server_follows_a_cluster_whose_terms_somebody_drove_up() -> None:
+    """Also one that was away meanwhile, or is new."""
+    server = alone(1)
+    for term, leader in ((2**61 + 7, 2), (2**61 + 8, 3)):
+        server.step(append(term, leader, 1))
+        assert server.term == term
+
+
 def test_an_unusable_configuration_is_not_taken_into_the_log() -> None:
     """A configuration without voters, or one that does not decode, could never be left again."""
     server = alone(1, term=1)

@@ -28,12 +28,17 @@ from raftkv.types import EntryKind
 NUMBER_MAX = 1 << 62
 """No honest term or index comes near it; it leaves room to count on in 64 bits."""
 
+TERM_LEAP_MAX = NUMBER_MAX // 2
+TERM_STEP_MAX = 1 << 20
+"""Terms beyond the leap are only reached in steps. Otherwise one message with the highest term would be the end of
+elections: terms are kept on disk, and there would be no higher one left to campaign in."""
+
 
 def is_sane(state: RaftState, message: Message) -> bool:
     me = state.member_id
     if message.recipient != me or message.sender == me or message.sender <= 0:
         return False
-    if not 0 <= message.term <= NUMBER_MAX:
+    if not 0 <= message.term <= min(NUMBER_MAX, max(state.current_term, TERM_LEAP_MAX) + TERM_STEP_MAX):
         return False
     match message:
         case AppendEntries():
