@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from raftkv.errors import NotReady, RaftkvError
+from raftkv.raft import AppendEntries, encode_message
 from raftkv.runtime import Node
 from raftkv.runtime.clock import TickClock
+from raftkv.runtime.wire import FrameKind
 from raftkv.types import Consistency
 from tests.runtime.nodes import Cluster, get, put, run, until
 
@@ -88,6 +91,34 @@ def test_after_a_pause_local_reads_wait_for_the_leaders_word(tmp_path: Path) -> 
         assert not node2.is_ready or node2.local_value(b"k") == b"1"
         await until(lambda: node2.is_ready, "the leader has answered")
         assert node2.local_value(b"k") == b"1"
+
+    run(tmp_path, story)
+
+
+def test_time_that_the_machine_slept_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux stops CLOCK_MONOTONIC while a machine is suspended."""
+    clocks = {time.CLOCK_MONOTONIC: 1000.0, time.CLOCK_BOOTTIME: 5000.0}
+    monkeypatch.setattr(time, "clock_gettime", clocks.__getitem__)
+    clock = TickClock(INTERVAL_S, PAUSE_S, lambda _: None)
+    clocks[time.CLOCK_BOOTTIME] += 3600.0
+    assert clock.is_paused()
+
+
+def test_a_follower_that_was_paused_promises_its_leader_from_now_on(tmp_path: Path) -> None:
+    """The leader's message may be read before the timer fires; a lease counts on the time after it."""
+
+    async def story(cluster: Cluster) -> None:
+        node1, node2 = await cluster.form("node1", "node2", lease_reads=True)
+        await cluster.agree()
+        leader, follower = node1.replica, node2.replica
+        Pausable(node2).offset_s = 10.0
+        assert follower.clock.is_paused()
+        last = follower.log.last_index
+        heartbeat = AppendEntries(
+            leader.raft.current_term, leader.own.member_id, follower.own.member_id, last, follower.log.term(last), 0, 0
+        )
+        follower.handle_frame(leader.own.member_id, FrameKind.RAFT, encode_message(heartbeat))
+        assert not follower.clock.is_paused(), "the core knows of the pause"
 
     run(tmp_path, story)
 

@@ -12,8 +12,9 @@ does not know the commit index (Thesis §6.4 step 1).
 A lease lets the leader skip the round while the last one is younger than an election timeout. It is counted from
 the tick at which the round was *sent*, since that is when the followers' promise began at the earliest. The
 clock moves only with `tick`: a driver that was paused must give `tick` its whole pause before it asks for
-a lease read. `lease_margin_ticks` pays for clocks that drift apart and for one tick of rounding at a follower;
-this side's rounding is paid here.
+a lease read, and before it steps a message of the leader, who counts on what the answer promises.
+`lease_margin_ticks` pays for clocks that drift apart and for one tick of rounding at a follower; this side's
+rounding is paid here.
 
 Turned down: a fresh round for every read (a burst of reads would be a burst of messages), and a round number
 that is the request id (ids come back after a restart, etcd#20418).

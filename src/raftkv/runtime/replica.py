@@ -193,6 +193,8 @@ class Replica:
                 raise PeerProtocolError(f"member {sender} sent a message in the name of {message.sender}")
             if type(message) is AppendEntries:
                 self.heard_at_s = self._loop.time()
+                # What it promises its leader is counted from now, not from before a pause that it has not seen yet.
+                self.advance_clock()
             self.raft.step(message)
             self.wake()
         elif kind == wire.FrameKind.FORWARD:
