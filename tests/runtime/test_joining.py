@@ -10,6 +10,7 @@ import pytest
 
 from raftkv.errors import MembershipRefused, NoLeader
 from raftkv.runtime import InitialMember, Node, joining, wire
+from raftkv.types import Configuration
 from tests.runtime.nodes import Cluster, free_port, get, put, run, until
 
 THREE = ("node1", "node2", "node3")
@@ -137,6 +138,24 @@ def test_a_node_that_stopped_before_it_was_a_member_asks_again(tmp_path: Path) -
         node2 = await cluster.start("node2", join=(cluster.settings["node1"].raft_address,), **ports)
         assert voters(node2) == {"node1"}
         await until(lambda: node2.is_ready and voters(node2) == {"node1", "node2"}, "it joined")
+
+    run(tmp_path, story)
+
+
+def test_a_node_does_not_leave_its_cluster_for_none(tmp_path: Path) -> None:
+    """Blank, without members to wait for, it would bootstrap at its next start: alone, under the other cluster's id."""
+
+    async def story(cluster: Cluster) -> None:
+        node1 = await cluster.start("node1")
+        await until(lambda: node1.is_ready, "it leads itself")
+        identity, members = node1.directory.identity, node1.replica.configuration
+        for cluster_id, configuration in ((9, Configuration()), (0, members), (-1, members)):
+            with pytest.raises(MembershipRefused, match="no cluster to join"):
+                await node1.become_blank(
+                    wire.Absorb(cluster_id, identity.cluster_id, identity.member_id, configuration)
+                )
+        assert node1.directory.identity == identity
+        await put(node1, "k", "1")
 
     run(tmp_path, story)
 

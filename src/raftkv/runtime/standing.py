@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from raftkv.errors import MembershipRefused
+from raftkv.raft import configuration_problem
 from raftkv.runtime import wire
 from raftkv.types import NOBODY, Configuration, Member, MemberId
 
@@ -67,6 +68,10 @@ class Standing:
         replica, own = self._replica, self._replica.own
         if (replica.cluster_id, own.member_id) != (request.expected_cluster_id, request.expected_member_id):
             raise MembershipRefused(f"{own.node_id} is not the node that was asked before; nothing was changed")
+        # Without members to wait for, a restart would take the directory for a fresh one, and lead that cluster alone.
+        problem = configuration_problem(request.configuration)
+        if problem or request.cluster_id <= 0:
+            raise MembershipRefused(f"no cluster to join: {problem or 'its id is not positive'}; nothing was changed")
         # The core's own configuration, which may be newer than what the replica was told in its last turn.
         members = replica.raft.configuration.members().values()
         others = [m.node_id for m in members if m.member_id != own.member_id]
