@@ -224,6 +224,33 @@ def test_a_state_that_cannot_be_written_stops_the_node(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+@pytest.mark.parametrize("consistency", [*Consistency, None])
+def test_a_state_that_cannot_be_read_stops_the_node(tmp_path: Path, consistency: Consistency | None) -> None:
+    """A damaged block is met by whoever reads it first; None stands for the shortcut of local reads."""
+
+    async def story(cluster: Cluster) -> None:
+        node = await cluster.start("node1", lease_reads=True)
+        await until(lambda: node.is_ready, "it leads itself")
+        machine = node.replica.machine
+        error = StorageError("a block of the state is damaged")
+
+        class Unreadable:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(Broken(error) if name in {"get", "value"} else machine, name)
+
+        node.replica.machine = Unreadable()  # type: ignore[assignment]
+
+        async def read() -> None:
+            node.local_value(b"k") if consistency is None else await get(node, "k", consistency)
+
+        with pytest.raises(StorageError, match="damaged"):
+            await read()
+        assert await ended(node) is error
+        node.replica.machine = machine
+
+    run(tmp_path, story)
+
+
 # ---- Asked to stop
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raftkv.errors import DiskFull, InvalidInput, NoLeader, NotLeader, NotReady, RaftkvError
+from raftkv.errors import DiskFull, InvalidInput, NoLeader, NotLeader, NotReady, RaftkvError, StorageError
+from raftkv.kv import KeyValue
 from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import command_bytes, takes_space
 from raftkv.runtime.gate import GateState, ReadGate
@@ -62,10 +63,17 @@ class ClientWork:
             done(NotLeader(leader.node_id, leader.http_address) if leader else NotLeader())
 
     def local_value(self, key: bytes) -> bytes | None:
-        """The applied value. Raises `NotReady` while what is applied may be older than what clients have seen."""
+        """The applied value. Raises `NotReady` while what is applied may be older than what clients have seen.
+
+        A state that cannot be read stops the node; that `StorageError` is raised here too.
+        """
         if self._gate.state is GateState.CLOSED or self._clock.is_paused():
             raise NotReady("this node has not yet caught up with the leader; try again or ask another member")
-        found = self._replica.machine.value(key)
+        try:
+            found = self._replica.machine.value(key)
+        except StorageError as error:
+            self._replica.failed(error)
+            raise
         return found[0] if found is not None else None
 
     def read(self, key: bytes, consistency: Consistency, done: Done) -> None:
@@ -74,7 +82,7 @@ class ClientWork:
             if self._gate.state is GateState.CLOSED or self._clock.is_paused():
                 done(NotReady("this node has not yet caught up with the leader; try again or ask another member"))
             else:
-                done(self._replica.machine.get(key))
+                done(self._get(key))
             return
         is_lease = consistency is Consistency.LEASE
         if is_lease:
@@ -84,9 +92,16 @@ class ClientWork:
             self._replica.advance_clock()  # a lease must be judged by the time it is now, not by the last tick
 
         def answer(error: RaftkvError | None) -> None:
-            done(self._replica.machine.get(key) if error is None else error)
+            done(self._get(key) if error is None else error)
 
         self._replica.reads.submit(answer, is_lease=is_lease)
+
+    def _get(self, key: bytes) -> KeyValue | StorageError | None:
+        try:
+            return self._replica.machine.get(key)
+        except StorageError as error:
+            self._replica.failed(error)
+            return error
 
     def position(self) -> Position:
         position = self._position

@@ -234,6 +234,10 @@ class Replica:
         self.reads.retry()
         self.wake()
 
+    def failed(self, error: BaseException) -> None:
+        """What this replica holds cannot be trusted any more: the node stops."""
+        self._hooks.failed(error)
+
     def close_queues(self) -> None:
         """End all waiting work: nothing new is taken, unknown outcomes are told as such."""
         self.is_closed = True
