@@ -86,6 +86,21 @@ def test_a_promise_to_a_lease_holder_outlives_its_term() -> None:
     assert server.term == 6
 
 
+def test_a_promise_to_a_lease_holder_holds_in_a_term_that_was_heard_of_by_accident() -> None:
+    """The request is of our own term by then, so its term gives it away to nobody."""
+    server = alone(term=1, lease_reads=True)
+    server.node.set_randomized_election_timeout(1000)
+    timeout_ticks = server.settings.election_timeout_ticks
+    server.tick(2 * timeout_ticks)
+    server.step(append(1, 2, 1))
+    server.step(PreVoteReply(5, 3, 1, 2, False))
+    server.step(vote_request(5, 3, 1))
+    assert server.status.voted_for == 0
+    server.tick(timeout_ticks)
+    server.step(vote_request(5, 3, 1))
+    assert server.status.voted_for == 3
+
+
 def test_a_lease_counts_the_tick_that_is_almost_over() -> None:
     """The clock may be nearly one tick ahead of what `tick` was told, so the lease ends one tick early."""
     server = leader_with_log([], term=1, lease_reads=True)
