@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client import generate_latest
 from raftkv.errors import Unavailable
 from raftkv.runtime import Histogram, Node
 from raftkv.runtime.histogram import LATENCY_BOUNDS_S
+from raftkv.runtime.metrics import SLOW_SYNC_PERIOD_S, SLOW_SYNC_S, LogMetrics
 from raftkv.types import Consistency, Role
 from tests.runtime.nodes import Cluster, get, put, run, until
 
@@ -153,3 +155,18 @@ def test_an_observation_counts_in_its_bucket_and_all_above() -> None:
 def test_the_bounds_ascend_from_a_tenth_of_a_millisecond_to_ten_seconds() -> None:
     assert sorted(LATENCY_BOUNDS_S) == list(LATENCY_BOUNDS_S)
     assert (LATENCY_BOUNDS_S[0], LATENCY_BOUNDS_S[-1]) == (0.0001, 10.0)
+
+
+def test_a_slow_disk_is_named_as_such_and_not_once_a_write(caplog: pytest.LogCaptureFixture) -> None:
+    times_s = [100.0]
+    metrics = LogMetrics(lambda: times_s[0])
+    with caplog.at_level(logging.WARNING, "raftkv"):
+        metrics.observe_sync(SLOW_SYNC_S - 0.001, 10, 1)
+        assert caplog.records == []
+        for _ in range(5):
+            metrics.observe_sync(SLOW_SYNC_S, 4096, 1)
+        times_s[0] += SLOW_SYNC_PERIOD_S
+        metrics.observe_sync(2.5, 4096, 1)
+    assert all("the disk is slow" in record.message for record in caplog.records)
+    facts = [(record.__dict__["seconds"], record.__dict__["slow_count"]) for record in caplog.records]
+    assert facts == [(SLOW_SYNC_S, 1), (2.5, 5)]

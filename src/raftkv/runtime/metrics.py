@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,10 +17,21 @@ if TYPE_CHECKING:
     from raftkv.runtime.node import Node
 
 
-class LogMetrics:
-    """What the log tells of each burst."""
+_log = logging.getLogger("raftkv.log")
 
-    def __init__(self) -> None:
+SLOW_SYNC_S = 0.25
+"""A good disk takes milliseconds. This is more than half of the default election timeout: elections are near."""
+SLOW_SYNC_PERIOD_S = 10.0
+
+
+class LogMetrics:
+    """What the log tells of each burst; and, by name, that the disk is slow, at most once in `SLOW_SYNC_PERIOD_S`."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._quiet_until_s = 0.0
+        self._slow_count = 0
+        """Since the last warning."""
         self.sync = Histogram()
         self.bytes_count = 0
         self.record_count = 0
@@ -29,6 +42,17 @@ class LogMetrics:
         self.bytes_count += bytes_count
         self.record_count += record_count
         self.longest_sync_s = max(self.longest_sync_s, seconds)
+        if seconds >= SLOW_SYNC_S:
+            self._note_slow(seconds, bytes_count)
+
+    def _note_slow(self, seconds: float, bytes_count: int) -> None:
+        self._slow_count += 1
+        now_s = self._now()
+        if now_s >= self._quiet_until_s:
+            facts = {"seconds": round(seconds, 3), "bytes": bytes_count, "slow_count": self._slow_count}
+            _log.warning("the disk is slow: this long for one write and sync of the log", extra=facts)
+            self._quiet_until_s = now_s + SLOW_SYNC_PERIOD_S
+            self._slow_count = 0
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
