@@ -18,10 +18,11 @@ class RaftSettings:
     append_max_bytes: entry bytes in one AppendEntries; one entry may exceed it alone.
     inflight_max_count, inflight_max_bytes: the pipelining window a follower.
     uncommitted_max_bytes: above it `propose` raises Overloaded.
+    committed_max_bytes: entry bytes in one `Effects.committed`; one entry may exceed it alone.
     announces_commits: whether a new commit index is sent at once to followers that have nothing in flight. If not,
         it travels with the next entries, the next heartbeat or an `announce_commit`, whichever comes first; what
         changes the configuration is announced at once in any case.
-    tail_max_bytes: durable and applied entries kept in memory for followers that are nearly up to date.
+    tail_max_bytes: durable entries kept in memory for followers that are nearly up to date.
     """
 
     member_id: int
