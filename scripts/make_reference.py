@@ -126,6 +126,11 @@ def commands(group: Any = None, path: tuple[str, ...] = ("raftkv",)) -> Iterator
             yield " ".join((*path, name)), command
 
 
+def _argument(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.required else f"[{name}]"
+
+
 def cli_page() -> str:
     lines = [
         "# The command line", NOTE, "",
@@ -135,7 +140,7 @@ def cli_page() -> str:
     for name, command in commands():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-        usage = " ".join([name, *(p.metavar or p.name.upper() for p in arguments), "[OPTIONS]"])
+        usage = " ".join([name, *(_argument(p) for p in arguments), "[OPTIONS]"])
         lines += ["", f"## {name}", "", f"`{usage}`", "", inspect.cleandoc(command.help or "")]
         if name == "raftkv serve":
             lines += ["", "Its options are the [settings](settings.md), and `--config FILE`."]

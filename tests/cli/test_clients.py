@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -112,30 +113,57 @@ def test_a_server_that_is_no_address_is_named(raftkv: Command) -> None:
 
 
 CONFIGURATION = [
-    {"suffrage": "Voter", "id": "node1", "address": "127.0.0.1:1111"},
-    {"suffrage": "Nonvoter", "id": "node2", "address": "127.0.0.1:1112"},
+    {"suffrage": "Voter", "id": "node1", "address": "127.0.0.1:1111", "http_address": "127.0.0.1:2221"},
+    {"suffrage": "Nonvoter", "id": "node2", "address": "127.0.0.1:1112", "http_address": "127.0.0.1:2222"},
 ]
 
 
 def test_members_and_stats_as_tables_and_as_json(raftkv: Command) -> None:
-    with ScriptedServer(ok({"state": "Leader", "leader": "node1", "latest_configuration": CONFIGURATION})) as server:
+    found = {"leader": "node1", "is_configuration_joint": False, "latest_configuration": CONFIGURATION, "peers": []}
+    with ScriptedServer(ok({"state": "Leader", **found})) as server:
         table = raftkv("member", "list", "-s", server.address).out
         rows = json.loads(raftkv("member", "list", "--json", "-s", server.address).out)
         stats = raftkv("stats", "-s", server.address).out
         assert json.loads(raftkv("stats", "--json", "-s", server.address).out)["state"] == "Leader"
     assert "node2" in table
-    assert rows[0] == {"node_id": "node1", "raft_address": "127.0.0.1:1111", "suffrage": "voter", "is_leader": True}
-    assert "suffrage=Nonvoter  id=node2" in stats
+    assert rows[0] == {
+        "node_id": "node1",
+        "raft_address": "127.0.0.1:1111",
+        "http_address": "127.0.0.1:2221",
+        "suffrage": "voter",
+        "is_leader": True,
+    }
+    assert re.search(r"Nonvoter +node2 +127\.0\.0\.1:1112", stats)
+    assert re.search(r"is_configuration_joint +false", stats)
 
 
 def test_join_and_remove(raftkv: Command) -> None:
-    with ScriptedServer(ok({}, "node node2 at db2:1111 joined successfully"), ok({"state": "Leader"})) as server:
+    left = {"latest_configuration": [{"id": "node1"}, {"id": "node3"}]}
+    with ScriptedServer(ok({}, "node node2 at db2:1111 joined successfully"), ok(left)) as server:
         assert "joined successfully" in raftkv("member", "join", "node2", "db2:1111", "-s", server.address).err
-        assert raftkv("member", "remove", "node2", "-s", server.address).err == "node2 is no longer a member\n"
+        removed = raftkv("member", "remove", "node2", "-s", server.address).err
+        assert removed == "node2 is not a member (any more); members: node1, node3\n"
         assert [json.loads(seen.body) for seen in server.seen] == [
             {"node_id": "node2", "raft_address": "db2:1111"},
             {"node_id": "node2"},
         ]
+
+
+@pytest.mark.parametrize(("words", "body"), [(["node2"], {"node_id": "node2"}), ([], {})])
+def test_transfer(raftkv: Command, words: list[str], body: dict[str, str]) -> None:
+    with ScriptedServer(ok({}, "leadership transferred to node2")) as server:
+        done = raftkv("member", "transfer", *words, "-s", server.address)
+        assert (server.seen[0].target, json.loads(server.seen[0].body)) == ("/raft/transfer", body)
+        as_json = raftkv("member", "transfer", *words, "--json", "-s", server.address).out
+    assert (done.exit_code, done.err) == (0, "leadership transferred to node2\n")
+    assert json.loads(as_json) == {"message": "leadership transferred to node2"}
+
+
+def test_help_of_a_flag_shows_no_value_and_paragraphs_flow(raftkv: Command) -> None:
+    shown = raftkv("member", "join", "--help").out
+    assert "<bool>" not in shown
+    assert "raftkv member join [OPTIONS] NODE_ID HOST:RAFT_PORT" in shown
+    assert "the join goes on by itself" in shown  # a line break is here in the docstring
 
 
 def test_version(raftkv: Command) -> None:

@@ -154,6 +154,19 @@ def test_no_server_at_all_is_unavailable_and_says_why() -> None:
         Driver(WRITE, "a:1", timeout_seconds=0.5).run(NotSent("cannot connect (refused)"))
 
 
+def test_the_error_is_what_a_server_said_and_names_those_that_were_not_reached() -> None:
+    answers: dict[str, Result] = {"a:1": error(503, "no_leader"), "b:2": NotSent("cannot connect (refused)")}
+    with pytest.raises(NoLeader) as caught:
+        Driver(WRITE, "a:1,b:2", timeout_seconds=2.0).run_with(lambda server: answers[server])
+    assert str(caught.value) == "no_leader (http://b:2: cannot connect (refused))"
+
+
+def test_all_servers_that_cannot_be_reached_are_named() -> None:
+    with pytest.raises(Unavailable) as caught:
+        Driver(READ, "a:1,b:2", timeout_seconds=2.0).run(NotSent("cannot connect (refused)"))
+    assert str(caught.value) == "http://a:1: cannot connect (refused); http://b:2: cannot connect (refused)"
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("db1:1", "http://db1:1"), ("http://db1:1/", "http://db1:1"), ("https://db1", "https://db1"), ("[::1]:5", "http://[::1]:5")],
@@ -162,7 +175,9 @@ def test_servers_are_addresses_or_urls(given: str, expected: str) -> None:
     assert base_url(given) == expected
 
 
-@pytest.mark.parametrize("given", ["ftp://x:1", "http://db1:1/path", "http://", "db1:1?x=1"])
+@pytest.mark.parametrize(
+    "given", ["ftp://x:1", "http://db1:1/path", "http://", "db1:1?x=1", "db1", "db1:", "db1:x", "db1:70000"]
+)
 def test_what_is_no_server_is_refused(given: str) -> None:
     with pytest.raises(InvalidInput, match="is not a server"):
         base_url(given)

@@ -10,15 +10,19 @@ import typer
 from raftkv import __version__
 from raftkv.api import ExitCode, exit_code
 from raftkv.cli import bench, dev, inspect, keys, member, serve, stats, version
+from raftkv.cli.help import PlainCommand, PlainGroup
 from raftkv.errors import OutcomeUnknown, RaftkvError
 
-EPILOG = (
-    "Exit codes: 0 done · 1 failed · 2 wrong usage or setting · 3 key not found · 4 unavailable, surely not done, try "
-    "again · 5 outcome unknown, perhaps done · 6 refused · 7 disk or data damaged · 130 interrupted"
-)
+EPILOG = """Exit codes:
+  0  done                          4  unavailable: surely not done, try again
+  1  failed for another reason     5  outcome unknown: perhaps done
+  2  wrong usage or setting        6  refused, nothing changed
+  3  key not found                 7  disk or data damaged, in use or not ours
+130  interrupted by Ctrl-C"""
 
 app = typer.Typer(
     name="raftkv",
+    cls=PlainGroup,
     help="A strongly consistent, replicated key-value database. Try 'raftkv dev' for a cluster on this machine.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -44,16 +48,16 @@ def options(
 
 
 _SERVERS, _CLIENTS, _TOOLS = "Run nodes", "Use a cluster", "Look closer"
-app.command(rich_help_panel=_SERVERS)(serve.serve)
-app.command(rich_help_panel=_SERVERS)(dev.dev)
-app.command(rich_help_panel=_CLIENTS)(keys.put)
-app.command(rich_help_panel=_CLIENTS)(keys.get)
-app.command(rich_help_panel=_CLIENTS)(keys.delete)
-app.command(rich_help_panel=_CLIENTS)(stats.stats)
+app.command(cls=PlainCommand, rich_help_panel=_SERVERS)(serve.serve)
+app.command(cls=PlainCommand, rich_help_panel=_SERVERS)(dev.dev)
+app.command(cls=PlainCommand, rich_help_panel=_CLIENTS)(keys.put)
+app.command(cls=PlainCommand, rich_help_panel=_CLIENTS)(keys.get)
+app.command(cls=PlainCommand, rich_help_panel=_CLIENTS)(keys.delete)
+app.command(cls=PlainCommand, rich_help_panel=_CLIENTS)(stats.stats)
 app.add_typer(member.app, name="member", rich_help_panel=_CLIENTS)
-app.command(rich_help_panel=_TOOLS)(inspect.inspect)
-app.command(rich_help_panel=_TOOLS)(bench.bench)
-app.command(rich_help_panel=_TOOLS)(version.version)
+app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(inspect.inspect)
+app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(bench.bench)
+app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(version.version)
 
 
 def main() -> None:
@@ -65,7 +69,8 @@ def main() -> None:
         sys.exit(exit_code(error))
     except OSError as error:
         # What the operating system refuses, such as a port that is taken; its text names it.
-        sys.stderr.write(f"raftkv: error: {error}\n")
+        text = error.strerror if error.strerror and error.filename is None else error
+        sys.stderr.write(f"raftkv: error: {text}\n")
         sys.exit(ExitCode.FAILED)
 
 

@@ -28,7 +28,7 @@ REFRESH_SECONDS = 1.0
 
 
 def dev(
-    nodes: Annotated[int, typer.Option("--nodes", "-n", min=1, max=9, help="How many nodes.")] = 3,
+    nodes: Annotated[int, typer.Option("--nodes", "-n", metavar="N", min=1, max=9, help="How many nodes.")] = 3,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -38,10 +38,16 @@ def dev(
         ),
     ] = None,
     base_port: Annotated[
-        int, typer.Option("--base-port", min=1024, max=65000, help="The first node's HTTP port, or the next free one.")
+        int,
+        typer.Option(
+            "--base-port", metavar="PORT", min=1024, max=65000, help="The first node's HTTP port, or the next free one."
+        ),
     ] = 2221,
     base_raft_port: Annotated[
-        int, typer.Option("--base-raft-port", min=1024, max=65000, help="The first node's port for the others.")
+        int,
+        typer.Option(
+            "--base-raft-port", metavar="PORT", min=1024, max=65000, help="The first node's port for the others."
+        ),
     ] = 1111,
 ) -> None:  # fmt: skip
     """Run a cluster on this machine, joined and ready, until Ctrl-C."""

@@ -64,6 +64,10 @@ class AsyncClient:
         """Remove the member; returns the stats of the node that answered."""
         return dict(replies.data_of(await self._run(calls.remove(node_id))))
 
+    async def transfer(self, node_id: str | None = None) -> str:
+        """Hand leadership to that voter, or to whoever is most up to date; returns what the server says of it."""
+        return replies.message_of(await self._run(calls.transfer(node_id)))
+
     async def aclose(self) -> None:
         await self._http.aclose()
 

@@ -50,6 +50,11 @@ def remove(node_id: str) -> Call:
     return Call("POST", "/raft/remove", _encoded(json.dumps({"node_id": node_id})), is_write=True)
 
 
+def transfer(node_id: str | None) -> Call:
+    body = json.dumps({"node_id": node_id} if node_id else {})
+    return Call("POST", "/raft/transfer", _encoded(body), is_write=True)
+
+
 def _encoded(body: str) -> bytes:
     try:
         return body.encode()

@@ -82,6 +82,7 @@ class MemberInfo(msgspec.Struct, frozen=True):
     raft_address: str
     suffrage: str
     is_leader: bool
+    http_address: str = ""
 
 
 class _StoreData(msgspec.Struct):
@@ -124,8 +125,12 @@ def data_of(answer: Answer) -> Any:
     return body.get("data", {}) if isinstance(body, dict) else {}
 
 
+def message_of(answer: Answer) -> str:
+    return _text_field(answer.json(), "message")
+
+
 def joined(answer: Answer) -> JoinResult:
-    return JoinResult(answer.status == 200, _text_field(answer.json(), "message"), data_of(answer))
+    return JoinResult(answer.status == 200, message_of(answer), data_of(answer))
 
 
 def members_of(stats: Mapping[str, Any]) -> list[MemberInfo]:
@@ -137,6 +142,7 @@ def members_of(stats: Mapping[str, Any]) -> list[MemberInfo]:
             raft_address=str(member.get("address", "")),
             suffrage="voter" if member.get("suffrage") == "Voter" else "learner",
             is_leader=bool(leader) and member.get("id") == leader,
+            http_address=str(member.get("http_address", "")),
         )
         for member in stats.get("latest_configuration", [])
     ]

@@ -96,11 +96,17 @@ class Servers:
 
 def base_url(server: str) -> str:
     """`host:port` or a URL, as a base URL. Raises InvalidInput."""
-    url = server if "://" in server else f"http://{server}"
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise InvalidInput(f"{server!r} is not a server: give host:port or http://host:port")
-    return f"{parts.scheme}://{parts.netloc}"
+    is_url = "://" in server
+    try:
+        parts = urlsplit(server if is_url else f"http://{server}")
+        # A bare name would be asked at port 80, where no node is; in a URL that may be meant, of a proxy say.
+        is_port_clear = parts.port is not None or is_url
+        is_base = parts.scheme in {"http", "https"} and parts.hostname and not parts.path.strip("/") and not parts.query
+        if is_base and is_port_clear:
+            return f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        pass  # such as a port over 65535
+    raise InvalidInput(f"{server!r} is not a server: give host:port or http://host:port")
 
 
 def key_target(key: str, **query: str) -> str:
@@ -118,6 +124,7 @@ def route(
     last_start = deadline - min(timeout_seconds / 4, LAST_TRY_SECONDS)
     server = servers.preferred
     asked: set[str] = set()
+    failures = _Failures()
     pause_seconds = PAUSE_FIRST_SECONDS
     while True:
         result = yield Attempt(server, call, max(deadline - clock(), 0.001))
@@ -132,20 +139,45 @@ def route(
         else:
             failure = _failure(server, call, result)
         asked.add(server)
+        failures.add(server, failure, is_answer=isinstance(result, Answer))
         following = _leader_url(failure) or servers.after(server)
         if following in asked:
             following = next((url for url in servers if url not in asked), "")
         if not following:
             # Everyone was asked; what is in the way, such as an election, needs time.
             if clock() + pause_seconds >= last_start:
-                raise failure
+                raise failures.told()
             yield Pause(pause_seconds * random.uniform(0.5, 1.0))
             pause_seconds = min(pause_seconds * 2, PAUSE_LAST_SECONDS)
             asked.clear()
             following = _leader_url(failure) or servers.after(server)
         if clock() >= last_start:
-            raise failure
+            raise failures.told()
         server = following
+
+
+class _Failures:
+    """Why no server did it. A server's own word (no leader, say) tells more than that another cannot be reached, so
+    it decides the error, and the unreachable ones are named behind it."""
+
+    def __init__(self) -> None:
+        self._said: Unavailable | None = None
+        self._unreached: dict[str, str] = {}
+
+    def add(self, server: str, failure: Unavailable, *, is_answer: bool) -> None:
+        self._unreached.pop(server, None)
+        if is_answer:
+            self._said = failure
+        else:
+            self._unreached[server] = str(failure)
+
+    def told(self) -> Unavailable:
+        unreached = "; ".join(self._unreached.values())
+        if self._said is None:
+            return Unavailable(unreached)
+        if unreached:
+            self._said.args = (f"{self._said} ({unreached})",)
+        return self._said
 
 
 def _failure(server: str, call: Call, result: Result) -> Unavailable:

@@ -48,6 +48,9 @@ class Client:
     def remove(self, node_id: str) -> dict[str, Any]:
         return dict(replies.data_of(self._run(calls.remove(node_id))))
 
+    def transfer(self, node_id: str | None = None) -> str:
+        return replies.message_of(self._run(calls.transfer(node_id)))
+
     def close(self) -> None:
         self._http.close()
 
