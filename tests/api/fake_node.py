@@ -57,6 +57,7 @@ class FakeNode:
         self.error: Any = None  # what every request gets instead of an answer
         self.write_error: Any = None
         self.join_outcome = FakeOutcome()
+        self.members = ["node1"]
         self.calls: list[tuple[Any, ...]] = []
         self.modes: list[WriteMode] = []
         self._position = FakePosition()
@@ -121,7 +122,9 @@ class FakeNode:
         self._raise()
 
     def stats(self) -> dict[str, Any]:
-        return {"state": "leader", "term": self._position.current_term}
+        members = [{"id": name, "suffrage": "Voter"} for name in self.members]
+        term = self._position.current_term
+        return {"node_id": "node1", "state": "leader", "term": term, "latest_configuration": members}
 
     def _raise(self) -> None:
         if isinstance(self.error, RaftkvError):

@@ -51,7 +51,8 @@ def test_a_join_that_takes_long_is_202_with_its_progress() -> None:
 def test_stats_and_transfer() -> None:
     async def scenario(world: World) -> None:
         reply = await world.ask("GET", "/raft/stats/")
-        assert reply.json == {"message": "Here is the raft status", "data": {"state": "leader", "term": 3}}
+        assert reply.json == {"message": "Here is the raft status", "data": world.node.stats()}
+        assert reply.json["data"]["term"] == 3
         assert reply.headers["x-raftkv-term"] == "3"
         reply = await world.ask("POST", "/raft/transfer", body(node_id="node2"))
         assert reply.json["message"] == "leadership transferred to node2"
@@ -114,6 +115,8 @@ def test_health_is_the_process_and_ready_is_the_cluster() -> None:
         assert (reply.status, reply.json["reason"]) == (503, "catching up with the leader")
         world.node.move(leader_node_id="")
         assert (await world.ask("GET", "/ready")).json["reason"] == "no leader is known"
+        world.node.members = ["node2"]
+        assert "was removed, or is not joined yet" in (await world.ask("GET", "/ready")).json["reason"]
         assert (await world.ask("GET", "/health")).status == 200
         assert (await world.ask("HEAD", "/health")).status == 200
 

@@ -66,7 +66,20 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             _, log = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "raftkv: error: " in log.splitlines()[-1]
-    assert port in log.splitlines()[-1]
+    assert f"on 127.0.0.1 port {port} (settings server_host, server_port): Address already in use" in log
+
+
+def test_a_raft_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    (server_port,) = free_ports(1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = ("serve", "--node-id", "n", "--data-dir", "d", "--server-port", str(server_port), "--raft-port", port)
+        with raftkv_process(*words, cwd=tmp_path) as process:
+            _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"on 127.0.0.1 port {port} (settings raft_host, raft_port): Address already in use" in log
 
 
 def test_a_directory_that_is_in_use_ends_with_the_storage_code(tmp_path: Path) -> None:

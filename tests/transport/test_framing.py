@@ -94,6 +94,12 @@ def test_an_oversized_frame_is_refused_from_its_header_alone(size: int) -> None:
     assert caught.value.reason is RefusalReason.OVERSIZE
 
 
+def test_an_http_server_on_the_other_side_is_named() -> None:
+    with pytest.raises(ConnectionRefusal, match="speaks HTTP") as caught:
+        Sink().feed_in_pieces(b"HTTP/1.1 400 Bad Request\r\n\r\n", [1_000])
+    assert caught.value.reason is RefusalReason.OVERSIZE
+
+
 @pytest.mark.parametrize("size", [5, 1_000])
 def test_another_group_is_refused(size: int) -> None:
     with pytest.raises(ConnectionRefusal, match="Raft group 9") as caught:

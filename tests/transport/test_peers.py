@@ -206,7 +206,7 @@ def test_a_listener_that_never_answers_is_a_failed_dial() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "limit here is 65536"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the other side speaks HTTP"),
         (encode_frame(FrameKind.HELLO_REPLY, msgspec.msgpack.encode([MAGIC, 2, "x"])), "version 2 is not spoken here"),
         (encode_frame(FrameKind.HELLO_REPLY, b"junk"), "not a raftkv handshake"),
         (encode_frame(1, b""), "not a raftkv handshake"),

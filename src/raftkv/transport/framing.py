@@ -37,6 +37,10 @@ MAX_NODE_KIND = 0xEF
 FrameHandler: TypeAlias = Callable[[int, bytes], None]
 """Called with (kind, payload). May raise `PeerProtocolError` to end the connection."""
 
+_HTTP_LENGTH = int.from_bytes(b"HTTP")
+"""What an answer of an HTTP server looks like here. Far over any limit, and worth a text of its own: the two ports of
+a node are easily taken for each other."""
+
 _crc_extend = google_crc32c.extend
 _PREFIX = struct.Struct(">BI")
 _KIND_CRC = tuple(google_crc32c.value(_PREFIX.pack(kind, 0)) for kind in range(256))
@@ -167,6 +171,9 @@ class FrameDecoder:
         return taken + missing
 
     def _refuse_header(self, length: int, group: int, kind: int) -> None:
+        if length == _HTTP_LENGTH:
+            text = "the other side speaks HTTP: that is the HTTP port of a node, perhaps; its Raft port is needed"
+            raise ConnectionRefusal(RefusalReason.OVERSIZE, text)
         if length > self.max_payload_bytes:
             text = f"a frame announces {length} bytes, the limit here is {self.max_payload_bytes}"
             raise ConnectionRefusal(RefusalReason.OVERSIZE, text)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -118,7 +119,12 @@ class Listener:
         self._handshakes: dict[Inbound, asyncio.TimerHandle] = {}
 
     async def start(self, host: str, port: int) -> int:
-        self._sockets = await bind(host, port)
+        try:
+            self._sockets = await bind(host, port)
+        except OSError as error:
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            text = f"cannot listen for other nodes on {host} port {port} (settings raft_host, raft_port): {reason}"
+            raise OSError(error.errno, text) from error
         for listening in self._sockets:
             self._accepting.spawn(self._accept_forever(listening), name=f"accept on {listening.getsockname()}")
         return int(self._sockets[0].getsockname()[1])

@@ -158,7 +158,7 @@ class PeerLink:
         self.stats.is_connected = True
         self.stats.connect_count += 1
         if self.stats.last_error:
-            logger.info("connected to member %d at %s", self.member_id, self.stats.address)
+            logger.info("connected to member %016x at %s", self.member_id, self.stats.address)
         self.stats.last_error = ""
         self._flush()
         try:
@@ -178,7 +178,7 @@ class PeerLink:
             return
         if error != self.stats.last_error:
             # Once per change: a peer that is down for a day is not a line every second.
-            logger.warning("member %d: %s", self.member_id, error)
+            logger.warning("member %016x: %s", self.member_id, error)
             self.stats.last_error = error
         self._on_unreachable(self.member_id)
 

@@ -159,8 +159,14 @@ class _Handlers:
         body: dict[str, Any] = {"ready": self._node.is_ready, "leader": position.leader_node_id}
         if body["ready"]:
             return _json(200, body)
-        body["reason"] = "catching up with the leader" if position.leader_node_id else "no leader is known"
+        body["reason"] = "catching up with the leader" if position.leader_node_id else self._why_no_leader()
         return _json(503, body)
+
+    def _why_no_leader(self) -> str:
+        stats = self._node.stats()
+        if all(member["id"] != stats["node_id"] for member in stats["latest_configuration"]):
+            return "this node is no member of a cluster: it was removed, or is not joined yet"
+        return "no leader is known"
 
     async def metrics(self, request: Request) -> Answer:
         # Imported late: a start should not wait for what only a scrape needs.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from email.utils import formatdate
 
 from raftkv.api.http.app import make_app
@@ -43,9 +45,13 @@ class HttpServer:
     async def start(self) -> tuple[str, int]:
         """Listen, and return the address that was bound. Raises OSError when it is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._accept, self._settings.server_host, self._settings.server_port, backlog=BACKLOG
-        )
+        host, port = self._settings.server_host, self._settings.server_port
+        try:
+            self._server = await loop.create_server(self._accept, host, port, backlog=BACKLOG)
+        except OSError as error:
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            text = f"cannot listen for HTTP on {host} port {port} (settings server_host, server_port): {reason}"
+            raise OSError(error.errno, text) from error
         self._node.metrics_registry.register(self.metrics)
         self._tick()
         interval_s = self._shared.limits.sweep_interval_s
