@@ -101,6 +101,17 @@ def test_a_promise_to_a_lease_holder_holds_in_a_term_that_was_heard_of_by_accide
     assert server.status.voted_for == 3
 
 
+def test_only_the_leader_confirms_a_read() -> None:
+    """Whoever else claims an index might claim one from before the newest write (Thesis §6.4)."""
+    server = alone(term=1)
+    server.step(append(1, 2, 1))
+    server.request_read(7)
+    server.step(ReadIndexReply(1, 3, 1, 7, True, 0))
+    assert server.reads == []
+    server.step(ReadIndexReply(1, 2, 1, 7, True, 0))
+    assert [read.request_id for read in server.reads] == [7]
+
+
 def test_a_lease_counts_the_tick_that_is_almost_over() -> None:
     """The clock may be nearly one tick ahead of what `tick` was told, so the lease ends one tick early."""
     server = leader_with_log([], term=1, lease_reads=True)

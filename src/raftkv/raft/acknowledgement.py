@@ -48,9 +48,7 @@ def _note_heard(state: RaftState, sender: MemberId, match_index: int, read_round
         return None
     peer.is_recently_active = True
     peer.heard_tick = state.now_ticks
-    if read_round > peer.round_acknowledged:
-        peer.round_acknowledged = read_round
-        reads.maybe_confirm(state, leading)
+    reads.handle_acknowledged_round(state, leading, peer, read_round)
     return peer
 
 
