@@ -80,10 +80,6 @@ def decode_position(data: bytes | None) -> Position:
     return Position(last_applied, term, revision, compact_revision)
 
 
-def current_key(key: bytes) -> bytes:
-    return CURRENT + key
-
-
 def history_prefix(key: bytes) -> bytes:
     """All versions of `key` and nothing else begin with it."""
     return HISTORY + key.replace(b"\x00", b"\x00\xff") + b"\x00\x01"

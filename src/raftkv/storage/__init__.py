@@ -8,7 +8,7 @@ May use: types, errors, and the interfaces of raft (`LogStorage`) and statemachi
 """
 
 from raftkv.storage.datadir import DataDirectory, Generation
-from raftkv.storage.disk import FileOps, OsFiles, free_bytes, is_below_reserve
+from raftkv.storage.disk import FileOps, OsFiles, free_bytes
 from raftkv.storage.engine import RocksSettings, RocksStore
 from raftkv.storage.files import remove_tree
 from raftkv.storage.identity import Identity
@@ -45,7 +45,6 @@ __all__ = [
     "WalStep",
     "found_log",
     "free_bytes",
-    "is_below_reserve",
     "open_log",
     "remove_tree",
 ]

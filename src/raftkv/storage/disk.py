@@ -206,8 +206,3 @@ def free_bytes(path: Path) -> int:
     """Space on the file system of `path` that this process may use."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
-
-
-def is_below_reserve(path: Path, reserve_bytes: int) -> bool:
-    """Whether writes should be refused now, while the log can still be written and compacted."""
-    return free_bytes(path) < reserve_bytes

@@ -14,7 +14,7 @@ notified from then on, `write` raises, and the process has to end. Recovery star
 
 **A full disk** is met when the next segment is made, ahead of its use and before anything of a step is written. If
 there is none when it is needed, it is tried once more, and then the log fails as above with the reason in the text:
-the steps in question were never acknowledged. The runtime refuses writes long before, by `disk.is_below_reserve`.
+the steps in question were never acknowledged. The runtime refuses writes long before, by the reserve that it keeps.
 
 Turned down: a writer thread. It was so before, and each burst then cost more in handing over the GIL than in all the
 rest (docs/design/log-driving.md). `os.open(..., O_DSYNC)`: it saves a call but blocks the writer for the whole sync.
