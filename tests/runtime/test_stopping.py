@@ -24,7 +24,7 @@ from raftkv.errors import (
 from raftkv.kv import Put
 from raftkv.raft import TimeoutNow, encode_message
 from raftkv.runtime import Node, wire
-from raftkv.types import Consistency
+from raftkv.types import Consistency, Entry, EntryKind
 from tests.runtime.nodes import Cluster, get, put, run, start_write, submit, until
 
 THREE = ("node1", "node2", "node3")
@@ -247,6 +247,35 @@ def test_a_state_that_cannot_be_read_stops_the_node(tmp_path: Path, consistency:
             await read()
         assert await ended(node) is error
         node.replica.machine = machine
+
+    run(tmp_path, story)
+
+
+def test_nothing_more_is_applied_behind_what_could_not_be(tmp_path: Path) -> None:
+    """While a snapshot is taken entries wait; the first of them that fails is the last that is tried."""
+
+    async def story(cluster: Cluster) -> None:
+        node = await cluster.start("node1")
+        await until(lambda: node.is_ready, "it leads itself")
+        replica, machine = node.replica, node.replica.machine
+        tried: list[int] = []
+
+        class Unwritable:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(machine, name)
+
+            def apply(self, entries: list[Entry], **_: Any) -> None:
+                tried.append(entries[0].index)
+                raise StorageError("the disk is gone")
+
+        replica.machine = Unwritable()  # type: ignore[assignment]
+        replica.hold_applying()
+        replica.apply([Entry(100, 1, EntryKind.NOOP)])
+        replica.apply([Entry(101, 1, EntryKind.NOOP)])
+        replica.resume_applying()
+        assert isinstance(await ended(node), StorageError)
+        assert tried == [100]
+        replica.machine = machine
 
     run(tmp_path, story)
 

@@ -293,7 +293,8 @@ class Replica:
     def resume_applying(self) -> None:
         held, self._held_entries = self._held_entries or [], None
         for entries in held:
-            self._guard(self.apply, entries)
+            if not self.is_closed:  # as it is from the first failure on
+                self._guard(self.apply, entries)
 
     def announce_commit(self) -> None:
         """Let followers know of the commit index, unless new entries tell them."""
