@@ -20,6 +20,7 @@ from raftkv.errors import OutcomeUnknown, PeerProtocolError, RaftkvError, Reject
 from raftkv.kv import Command
 from raftkv.raft import Leadership
 from raftkv.runtime import wire
+from raftkv.runtime.addresses import join_address
 from raftkv.runtime.calls import ClusterCalls
 from raftkv.runtime.client_work import Done, Position
 from raftkv.runtime.joining import Joining
@@ -30,7 +31,7 @@ from raftkv.runtime.opening import open_replica, reopen_blank, transport_setting
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.runtime.snapshots import Snapshots
-from raftkv.runtime.status import stats_of
+from raftkv.runtime.status import members_of, stats_of
 from raftkv.runtime.threads import run_in_thread
 from raftkv.storage import DataDirectory, FileOps, OsFiles, Wal
 from raftkv.transport import PeerIdentity, Transport
@@ -47,6 +48,7 @@ class Node:
         self.directory = directory
         self.files = files
         self.replica: Replica
+        self._members_logged: str | None = None
         self._is_open = False
         """There is a replica."""
         self.metrics_registry = CollectorRegistry()
@@ -90,7 +92,9 @@ class Node:
         joining = Joining(self)
         self.replica = await open_replica(self, joining.should_bootstrap)
         self._is_open = True
-        await self.transport.start(self.settings.raft_host, self.settings.raft_port)
+        port = await self.transport.start(self.settings.raft_host, self.settings.raft_port)
+        facts = {"raft": join_address(self.settings.raft_host, port), "data_dir": str(self.settings.data_dir)}
+        _log.info("started", extra=facts)
         self.configuration_in_force(self.replica.configuration)
         self._tick_due_s = self.loop.time()
         self._tick()
@@ -146,12 +150,14 @@ class Node:
 
     async def _stop(self) -> None:
         if not self._stopped.done():
+            _log.info("stopping")
             await self._hand_over()
         try:
             await self._close(is_flushing=not self._stopped.done())
         finally:
             if not self._stopped.done():
                 self._stopped.set_result(None)
+                _log.info("stopped")
 
     async def wait_stopped(self) -> None:
         """Returns when the node was stopped; raises what made it stop by itself."""
@@ -240,6 +246,13 @@ class Node:
 
     def configuration_in_force(self, configuration: Configuration) -> None:
         self._lingering.update(configuration, self.replica.own.member_id)
+        members = ", ".join(
+            member["id"] if member["suffrage"] == "Voter" else f"{member['id']} (learner)"
+            for member in members_of(configuration)
+        )
+        if members != self._members_logged:
+            self._members_logged = members
+            _log.info("members: %s", members or "none yet")
 
     def leadership_known(self, leadership: Leadership) -> None:
         leader = self.replica.leader_member()
