@@ -9,7 +9,7 @@
     │   │                         ReadTimeout, DiskFull, ShuttingDown)
     │   └── MembershipRefused     join or remove would be unsafe; nothing was changed
     │       └── ConfigurationInProgress
-    ├── OutcomeUnknown            perhaps applied; retry only under the same session and sequence
+    ├── OutcomeUnknown            perhaps applied, or may yet be; read before you repeat it
     ├── StorageError              the disk or what is on it; the node stops
     │   ├── CorruptData           a checksum or a structure is wrong: names file and offset
     │   ├── SyncFailed            a write or fdatasync failed: nothing more may be acknowledged
