@@ -11,9 +11,10 @@ from raftkv.errors import NotReady, RaftkvError
 from raftkv.raft import AppendEntries, encode_message
 from raftkv.runtime import Node
 from raftkv.runtime.clock import TickClock
+from raftkv.runtime.replica import raft_settings
 from raftkv.runtime.wire import FrameKind
 from raftkv.types import Consistency
-from tests.runtime.nodes import Cluster, get, put, run, until
+from tests.runtime.nodes import Cluster, get, put, run, small_settings, until
 
 INTERVAL_S = 0.025
 PAUSE_S = 0.4
@@ -63,6 +64,13 @@ def test_lateness_of_the_timer_is_counted_and_the_longest_kept() -> None:
         world.clock.observe_lateness(lateness_s)
     assert world.clock.stall_count == 3
     assert world.clock.longest_stall_s == 0.3
+
+
+def test_a_lease_bears_clocks_that_run_four_percent_apart(tmp_path: Path) -> None:
+    """As the setting `lease_reads` says, at whatever election timeout; one tick of the margin is for rounding."""
+    for timeout_ms in range(100, 10_000, 25):
+        knobs = raft_settings(small_settings(tmp_path, "node1", election_timeout_ms=timeout_ms), 1)
+        assert (knobs.lease_margin_ticks - 1) / knobs.election_timeout_ticks >= 0.04, timeout_ms
 
 
 class Pausable:

@@ -433,6 +433,7 @@ def raft_settings(settings: Settings, member_id: MemberId) -> RaftSettings:
         election_timeout_ticks=election_ticks,
         heartbeat_ticks=max(1, min(election_ticks - 1, settings.heartbeat_interval_ms // tick_ms)),
         lease_reads=settings.lease_reads,
+        # One tick is for rounding, the rest for clocks that run apart: at least 1 of 23, so 4 % of the timeout.
         lease_margin_ticks=max(2, election_ticks // 8),
         committed_max_bytes=256 * 1024,
         announces_commits=False,

@@ -132,8 +132,8 @@ class Settings:
     lease_reads: bool = setting(
         Unit.FLAG,
         False,
-        "Allow reads by the leader's lease. They are linearizable only while the nodes' clocks run "
-        "at nearly the same speed.",
+        "Allow reads by the leader's lease. They are linearizable only while no node's clock runs more than 4 % "
+        "faster than another's, and only when every node has this setting.",
         group=_REQUESTS,
     )
     request_timeout_ms: int = setting(
