@@ -101,6 +101,16 @@ def test_a_promise_to_a_lease_holder_holds_in_a_term_that_was_heard_of_by_accide
     assert server.status.voted_for == 3
 
 
+def test_only_the_leader_hands_leadership_over() -> None:
+    """The election that follows overrides leases, and only a leader can have given up its own (Thesis §4.2.3)."""
+    server = alone(term=1)
+    server.step(append(1, 2, 1))
+    server.step(TimeoutNow(1, 3, 1))
+    assert (server.role, server.term) == (Role.FOLLOWER, 1)
+    server.step(TimeoutNow(1, 2, 1))
+    assert (server.role, server.term) == (Role.CANDIDATE, 2)
+
+
 def test_only_the_leader_confirms_a_read() -> None:
     """Whoever else claims an index might claim one from before the newest write (Thesis §6.4)."""
     server = alone(term=1)
