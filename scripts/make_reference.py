@@ -14,11 +14,11 @@ import typer
 from prometheus_client import Metric
 
 from raftkv import errors
-from raftkv.api import ExitCode, error_code, exit_code, http_status, request_errors
+from raftkv.api import ExitCode, exit_code, http_status, request_errors
 from raftkv.api.http import HttpServer
 from raftkv.api.status import outcome
 from raftkv.cli.app import app
-from raftkv.errors import RaftkvError
+from raftkv.errors import RaftkvError, error_code
 from raftkv.runtime import SETTINGS, Node, Settings, SettingSpec, Unit
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.api import error_code
 from raftkv.api.http import routes
+from raftkv.errors import error_code
 from raftkv.runtime import SETTINGS
 from scripts.make_reference import PAGES, REFERENCE, commands, error_classes, exported_name, metric_families
 from tests.docs_console import run_page

@@ -22,6 +22,8 @@ Facts are attributes, so that `api/status.py` and the command line need not read
 
 from __future__ import annotations
 
+import re
+
 
 class RaftkvError(Exception):
     """The root of the tree."""
@@ -145,6 +147,11 @@ class PeerProtocolError(RaftkvError):
 
 class InvariantViolation(RaftkvError):
     """A fact that must always hold does not. Nobody catches this; the node stops."""
+
+
+def error_code(kind: type[BaseException]) -> str:
+    """How the class is called in answers, for programs: `NotLeader` is `not_leader`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def require(condition: object, fact: str, *values: object) -> None:

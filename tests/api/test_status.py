@@ -50,10 +50,10 @@ def test_a_new_error_without_a_row_would_be_noticed() -> None:
 
 
 def test_codes_are_unique_words() -> None:
-    codes = [status.error_code(kind) for kind in status.TABLE]
+    codes = [errors.error_code(kind) for kind in status.TABLE]
     assert len(set(codes)) == len(codes)
-    assert status.error_code(errors.NotLeader) == "not_leader"
-    assert status.error_code(errors.OutcomeUnknown) == "outcome_unknown"
+    assert errors.error_code(errors.NotLeader) == "not_leader"
+    assert errors.error_code(errors.OutcomeUnknown) == "outcome_unknown"
 
 
 def test_only_surely_rejected_requests_are_called_rejected() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from raftkv.api.port import HttpSettings, NodePort
 from raftkv.api.service import KeyService
-from raftkv.api.status import ExitCode, GrpcCode, error_code, exit_code, grpc_code, http_status
+from raftkv.api.status import ExitCode, GrpcCode, exit_code, grpc_code, http_status
 
 __all__ = [
     "ExitCode",
@@ -19,7 +19,6 @@ __all__ = [
     "HttpSettings",
     "KeyService",
     "NodePort",
-    "error_code",
     "exit_code",
     "grpc_code",
     "http_status",

@@ -8,7 +8,6 @@ Turned down: a status attribute on the errors. The core would then know HTTP.
 from __future__ import annotations
 
 import enum
-import re
 from typing import NamedTuple
 
 from raftkv import errors
@@ -111,11 +110,6 @@ def grpc_code(error: BaseException) -> GrpcCode:
 
 def exit_code(error: BaseException) -> ExitCode:
     return row_of(error).exit
-
-
-def error_code(kind: type[BaseException]) -> str:
-    """The class name in snake_case, which programs read as `code`: `NotLeader` is `not_leader`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def outcome(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from raftkv.errors import (
     Rejected,
     TooLarge,
     Unavailable,
+    error_code,
 )
 
 
@@ -193,8 +193,6 @@ def _text_field(body: Any, name: str) -> str:
 
 
 _ERRORS_BY_CODE: dict[str, type[RaftkvError]] = {
-    re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, Rejected)
+    error_code(kind): kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Rejected)
 }
-"""`code` is a class name in snake case. Only those of `raftkv.errors`: what else is loaded must not matter."""
+"""Only those of `raftkv.errors`: what else is loaded must not matter."""

@@ -18,7 +18,7 @@ from raftkv.api import status
 from raftkv.api.port import NodePort, PositionView
 from raftkv.api.request_errors import MethodNotAllowed
 from raftkv.api.service import Operation, ReadOperation, WriteOperation
-from raftkv.errors import KeyNotFound, NotLeader, RaftkvError
+from raftkv.errors import KeyNotFound, NotLeader, RaftkvError, error_code
 from raftkv.kv import Put
 from raftkv.types import Consistency, WriteMode
 
@@ -142,7 +142,7 @@ def error_answer(error: BaseException, operation: Operation | None = None, url: 
     is_ours = isinstance(error, RaftkvError)
     body: dict[str, Any] = {
         "error": str(error) if is_ours else "internal error; the node's log says more",
-        "code": status.error_code(type(error)) if is_ours else "internal_error",
+        "code": error_code(type(error)) if is_ours else "internal_error",
         "outcome": status.outcome(error),
     }
     headers = [JSON_TYPE]
