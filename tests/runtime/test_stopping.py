@@ -280,6 +280,29 @@ def test_nothing_more_is_applied_behind_what_could_not_be(tmp_path: Path) -> Non
     run(tmp_path, story)
 
 
+def test_what_becomes_durable_after_a_failure_is_acknowledged_to_nobody(tmp_path: Path) -> None:
+    """The log may be well when something else has failed; its last burst then still comes to its end."""
+
+    async def story(cluster: Cluster) -> None:
+        node = await cluster.start("node1")
+        await until(lambda: node.is_ready, "it leads itself")
+        replica, driver = node.replica, node.replica.driver
+        reported: list[int] = []
+
+        class Watched:
+            def durable(self, step_number: int) -> None:
+                reported.append(step_number)
+
+        replica.driver = Watched()  # type: ignore[assignment]
+        node.log_is_durable(replica.log.wal, 1)
+        node.failed(InvariantViolation("for the test"))
+        node.log_is_durable(replica.log.wal, 2)
+        assert reported == [1]
+        replica.driver = driver
+
+    run(tmp_path, story)
+
+
 # ---- Asked to stop
 
 
