@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def test_of_an_initial_cluster_only_the_first_bootstraps(tmp_path: Path) -> None
 def test_a_first_node_whose_disk_was_wiped_joins_its_cluster_and_does_not_found_another(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         members = listed()
-        for name in THREE:
-            await start_listed(cluster, members, name)
+        await asyncio.gather(*(start_listed(cluster, members, name) for name in THREE))
         node2 = cluster.nodes["node2"]
         await until(lambda: voters(node2) == set(THREE) and node2.is_ready, "three voters")
         await put(node2, "k", "1")
@@ -104,6 +104,46 @@ def test_a_first_node_whose_disk_was_wiped_joins_its_cluster_and_does_not_found_
         assert await get(node1, "k") == "1"
 
     run(tmp_path, story)
+
+
+def test_a_first_node_founds_nothing_while_it_cannot_ask_a_majority(tmp_path: Path) -> None:
+    """Its disk may have been wiped, and the nodes that cannot be reached may have the cluster: there would be two."""
+
+    async def story(cluster: Cluster) -> None:
+        members = listed()
+        starting = asyncio.create_task(start_listed(cluster, members, "node1"))
+        with contextlib.closing(await listen_and_hang_up(port_of(members, "node2"))) as silent:
+            await silent.called.wait()
+            await silent.called_again.wait()
+            assert not starting.done(), "neither node2 nor node3 has said anything"
+        await start_listed(cluster, members, "node3")
+        node1 = await starting
+        await until(lambda: {"node1", "node3"} <= voters(node1), "one other node is enough")
+
+    run(tmp_path, story)
+
+
+class HangingUp:
+    """Takes connections on a port and says nothing, like a node that is restarting."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+        self.called_again = asyncio.Event()
+        self.server: asyncio.Server | None = None
+
+    async def hang_up(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (self.called_again if self.called.is_set() else self.called).set()
+        writer.close()
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+
+
+async def listen_and_hang_up(port: int) -> HangingUp:
+    listener = HangingUp()
+    listener.server = await asyncio.start_server(listener.hang_up, "127.0.0.1", port)
+    return listener
 
 
 def test_a_node_that_has_a_cluster_does_not_look_for_another(tmp_path: Path) -> None:

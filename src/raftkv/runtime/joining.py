@@ -43,7 +43,11 @@ class Joining:
         self._is_first = bool(listed) and listed[0].node_id == own_id
 
     async def should_bootstrap(self) -> bool:
-        """What a fresh node decides before it does anything else."""
+        """What a fresh node decides before it does anything else.
+
+        The first of an `initial_cluster` waits until a majority of the list, itself included, can say that none of them
+        has a cluster: one that cannot be reached may well have one.
+        """
         if self._is_first:
             return not await self._finds_a_cluster()
         return not self._settings.join and not self._settings.initial_cluster
@@ -58,14 +62,24 @@ class Joining:
             await self._announce_new_addresses()
 
     async def _finds_a_cluster(self) -> bool:
-        for address in self._others:
-            try:
-                reply = await self._node.calls.probe(address)
-            except RaftkvError:
-                continue
-            if reply.member_count > 0:
+        delay_s = RETRY_FIRST_S
+        needed_count = (len(self._others) + 1) // 2
+        while True:
+            counts = [await self._member_count(address) for address in self._others]
+            if any(counts):
                 return True
-        return False
+            if len(counts) - counts.count(None) >= needed_count:
+                return False
+            _log.info("waiting for other nodes of initial_cluster", extra={"silent": counts.count(None)})
+            await asyncio.sleep(delay_s * random.uniform(0.7, 1.3))
+            delay_s = min(2 * delay_s, RETRY_MOST_S)
+
+    async def _member_count(self, address: str) -> int | None:
+        """Of the cluster of the node at `address`; None when it does not answer."""
+        try:
+            return (await self._node.calls.probe(address)).member_count
+        except RaftkvError:
+            return None
 
     async def _join_through(self, addresses: list[str]) -> None:
         delay_s = RETRY_FIRST_S
