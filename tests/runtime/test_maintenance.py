@@ -263,6 +263,27 @@ def test_a_node_that_starts_on_a_full_disk_knows_it_at_once(tmp_path: Path, disk
     run(tmp_path, story)
 
 
+def test_on_a_full_disk_the_history_is_given_up_to_make_room(tmp_path: Path, disk: Disk) -> None:
+    """A delete keeps the old value for the history; without this, deleting would fill the disk further."""
+
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster, disk_reserve_bytes=MIB)
+        await put_many(node, 20)
+        node.maintenance.compact_if_due()
+        assert node.replica.proposals.pending_count == 0
+        disk.set_free(0, node)
+        await delete(node, "key1")
+        machine, flush_count = node.replica.machine, node.maintenance.flush_count
+        node.maintenance.compact_if_due()
+        await until(lambda: machine.compact_revision == machine.revision, "compacted")
+        await until(lambda: node.maintenance.flush_count > flush_count, "flushed, so that the files can shrink")
+        await until(lambda: not any(machine._store.scan(b"H", b"I")), "swept")
+        node.maintenance.compact_if_due()
+        assert node.replica.proposals.pending_count == 0, "again, for nothing"
+
+    run(tmp_path, story)
+
+
 # ---- Forgetting old revisions
 
 

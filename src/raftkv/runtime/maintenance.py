@@ -41,6 +41,7 @@ class Maintenance:
         self._failed = failed
         self._flushed_bytes_count = 0
         self._flushed_of: Replica | None = None
+        self._room_made_for: tuple[Replica | None, int] = None, 0
         self.state_lock = asyncio.Lock()
         self.flush_count = 0
         self.last_flush_s = 0.0
@@ -59,6 +60,7 @@ class Maintenance:
                     self.compact_if_due()
                 await self._flush_if_due()
                 await self._sweep()
+                await self._make_room()
         except RaftkvError as error:
             self._failed(error)
 
@@ -95,12 +97,19 @@ class Maintenance:
             await self.flush()
 
     def compact_if_due(self) -> None:
-        """The leader proposes a compaction, so that all members forget the same; a tenth late, to save work."""
+        """The leader proposes a compaction, so that all members forget the same; a tenth late, to save work.
+
+        On a full disk nothing old is kept: a delete keeps what it deletes for the history, so it would only take more.
+        """
         replica = self._replica()
         kept = self._settings.history_retention_count
+        if not kept:
+            return
+        if replica.is_disk_full:
+            kept = 0
         machine = replica.machine
         oldest = max(machine.compact_revision, 1)
-        if kept and replica.is_leader and machine.revision - oldest > kept + kept // 10:
+        if replica.is_leader and machine.revision - oldest > kept + kept // 10:
             command = Compact(machine.revision - kept)
             replica.proposals.submit(command, command_bytes(command), self._compacted)
 
@@ -117,6 +126,15 @@ class Maintenance:
             await asyncio.sleep(0)  # requests have their turn between two parts
             if self.state_lock.locked() or self._replica().machine is not machine:
                 return
+
+    async def _make_room(self) -> None:
+        """On a full disk, flush what was swept: only then does RocksDB remove the records from its files."""
+        replica = self._replica()
+        swept = replica.machine.compact_revision
+        if not replica.is_disk_full or self._room_made_for == (replica, swept):
+            return
+        self._room_made_for = replica, swept
+        await self.flush()
 
     def _cut_log(self, replica: Replica, flushed_index: int) -> None:
         wal = replica.log.wal
