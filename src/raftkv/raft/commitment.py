@@ -56,4 +56,4 @@ def maybe_resign(state: RaftState, leading: Leading) -> None:
     if state.is_voter or state.configuration.is_joint or state.configuration_index > state.commit_index:
         return
     transfer.send_last_words(state, leading)
-    election.become_follower(state, state.current_term, NOBODY)
+    election.become_follower(state, state.current_term, NOBODY, "the cluster goes on without it")

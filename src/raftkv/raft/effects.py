@@ -46,6 +46,8 @@ class Leadership:
     role: Role
     current_term: int
     leader: MemberId
+    cause: str = ""
+    """Why the role is what it is, in words for people."""
 
 
 @dataclasses.dataclass(slots=True)

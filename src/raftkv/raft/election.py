@@ -83,7 +83,8 @@ def _observe_higher_term(state: RaftState, message: Message) -> bool:
     elif isinstance(message, _ANSWERS) and message.sender not in state.configuration.members():
         state.ignored_count += 1  # a removed server must not disrupt (Raft §6)
         return False
-    become_follower(state, message.term, message.sender if isinstance(message, _FROM_LEADER) else NOBODY)
+    leader = message.sender if isinstance(message, _FROM_LEADER) else NOBODY
+    become_follower(state, message.term, leader, f"a {type(message).__name__} has a higher term")
     return True
 
 
@@ -107,8 +108,9 @@ def _answer_lower_term(state: RaftState, message: Message) -> None:
 # Roles
 
 
-def become_follower(state: RaftState, term: int, leader: MemberId) -> None:
-    """Also the way out of leading; everything that only a leader has is gone afterwards."""
+def become_follower(state: RaftState, term: int, leader: MemberId, cause: str) -> None:
+    """Also the way out of leading; everything that only a leader has is gone afterwards. `cause` is for people."""
+    state.cause = cause
     if term != state.current_term:
         state.set_term(term, NOBODY)
     if leader != state.leader or state.leading is not None:
@@ -141,8 +143,9 @@ def campaign(state: RaftState, leadership_transfer: bool = False) -> None:
         return
     if not can_campaign(state):
         if state.leader != NOBODY:
-            become_follower(state, state.current_term, NOBODY)
+            become_follower(state, state.current_term, NOBODY, "no leader was heard, and it is not a voter")
         return
+    state.cause = "leadership was handed to it" if leadership_transfer else "no leader was heard in time"
     reads.refuse_all(state)
     state.leader = NOBODY
     state.election_elapsed = 0
@@ -191,13 +194,14 @@ def _count_votes(state: RaftState) -> None:
         case VoteOutcome.WON:
             _become_leader(state)
         case VoteOutcome.LOST:
-            become_follower(state, state.current_term, NOBODY)
+            become_follower(state, state.current_term, NOBODY, "a majority did not vote for it")
         case VoteOutcome.PENDING:
             pass
 
 
 def _become_leader(state: RaftState) -> None:
     """The no-op lets this leader commit what earlier ones left, and learn the commit index (Raft §5.4.2, §8)."""
+    state.cause = "a majority voted for it"
     state.role = Role.LEADER
     state.leader = state.member_id
     state.votes = {}
@@ -280,6 +284,7 @@ def maybe_step_down(state: RaftState, leading: Leading) -> bool:
     for peer in leading.peers.values():
         peer.is_recently_active = False
     if state.settings.check_quorum and (is_stalled or not is_active):
-        become_follower(state, state.current_term, NOBODY)
+        cause = "its disk stands still" if is_stalled else "no majority answered for an election timeout"
+        become_follower(state, state.current_term, NOBODY, cause)
         return True
     return False

@@ -23,7 +23,7 @@ def follow(state: RaftState, leader: MemberId) -> bool:
     if state.leader == leader and state.role is Role.FOLLOWER:
         state.election_elapsed = 0
     elif state.leader == NOBODY:
-        election.become_follower(state, state.current_term, leader)
+        election.become_follower(state, state.current_term, leader, "the leader of the term spoke")
     else:
         state.ignored_count += 1
         return False

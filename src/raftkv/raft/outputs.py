@@ -48,7 +48,7 @@ def take(state: RaftState) -> Effects:
     if state.snapshots_to_send:
         effects.snapshots_to_send, state.snapshots_to_send = state.snapshots_to_send, effects.snapshots_to_send
     if state.leadership_changed:
-        effects.leadership = Leadership(state.role, state.current_term, state.leader)
+        effects.leadership = Leadership(state.role, state.current_term, state.leader, state.cause)
         state.told_leadership = (state.role, state.current_term, state.leader)
     if state.configuration_changed:
         effects.configuration = state.configuration

@@ -26,6 +26,7 @@ class RaftState:
     """Fields in the order of figure 2: persistent, volatile, leader's; then timers and outputs."""
 
     __slots__ = (
+        "cause",
         "commit_index",
         "configuration_changed",
         "configurations",
@@ -85,6 +86,8 @@ class RaftState:
         self.handed_out_index = applied_index
         """Up to here entries were given out to be applied."""
         self.role = Role.FOLLOWER
+        self.cause = "it has started"
+        """Why it has its role, in words for people."""
         self.leader: MemberId = NOBODY
         self.votes: dict[MemberId, bool] = {}
         self.leading: Leading | None = None

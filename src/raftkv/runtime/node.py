@@ -257,7 +257,7 @@ class Node:
     def leadership_known(self, leadership: Leadership) -> None:
         leader = self.replica.leader_member()
         name = leader.node_id if leader else (hex(leadership.leader) if leadership.leader else "nobody")
-        _log.info("now %s", leadership.role.value, extra={"leader": name})
+        _log.info("now %s: %s", leadership.role.value, leadership.cause, extra={"leader": name})
 
     def stream_snapshot(self, recipient: MemberId) -> None:
         self.snapshots.send(recipient)
