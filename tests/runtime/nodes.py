@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,11 +20,19 @@ DEADLINE_S = 20.0
 MIB = 1 << 20
 
 
+_ports_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now and was not given before, below those that the kernel takes for outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        if port in _ports_given:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _ports_given.add(port)
+            return port
 
 
 def small_settings(directory: Path, node_id: str, **changes: Any) -> Settings:
@@ -55,9 +64,15 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 async def submit(node: Node, command: Any, mode: WriteMode = WriteMode.FORWARD) -> Any:
     """The result of one command; raises the error that it ended with."""
+    return await told(lambda done: node.submit(command, done, mode))
+
+
+async def told(ask: Callable[[Callable[[Any], None]], None]) -> Any:
+    """What `ask` tells its `done`; raises a `RaftkvError` that it is told."""
     outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    node.submit(command, outcome.set_result, mode)
-    result = await asyncio.wait_for(outcome, DEADLINE_S)
+    ask(lambda result: None if outcome.cancelled() else outcome.set_result(result))
+    async with asyncio.timeout(DEADLINE_S):  # not wait_for, which may swallow a cancellation
+        result = await outcome
     if isinstance(result, RaftkvError):
         raise result
     return result
@@ -79,11 +94,7 @@ async def delete(node: Node, key: str) -> Any:
 
 
 async def get(node: Node, key: str, consistency: Consistency = Consistency.LINEARIZABLE) -> str | None:
-    outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    node.read(key.encode(), consistency, outcome.set_result)
-    result = await asyncio.wait_for(outcome, DEADLINE_S)
-    if isinstance(result, RaftkvError):
-        raise result
+    result = await told(lambda done: node.read(key.encode(), consistency, done))
     return None if result is None else result.value.decode()
 
 
