@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.curl import Answer, Connection, curl
-from tests.e2e.ports import free_port
 from tests.e2e.waiting import eventually
+from tests.ports import free_port
 
 PROGRAM = Path(sys.executable).with_name("raftkv")
 _OURS = ("RAFT", "SERVER_PORT")  # what a developer's shell may have set and a test must not see

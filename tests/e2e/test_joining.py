@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import MakeCluster
 from tests.e2e.node import Node
-from tests.e2e.ports import free_port
+from tests.ports import free_port
 
 
 @contextmanager

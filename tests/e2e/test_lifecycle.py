@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.cluster import Cluster
 from tests.e2e.load import Writers, missing
 from tests.e2e.node import PROGRAM, Node
-from tests.e2e.ports import free_port
+from tests.ports import free_port
 
 
 def serve(node: Node, **environment: str) -> subprocess.CompletedProcess[str]:

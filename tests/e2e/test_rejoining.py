@@ -11,8 +11,8 @@ import time
 import pytest
 
 from tests.e2e.cluster import Cluster
-from tests.e2e.ports import free_port
 from tests.e2e.waiting import eventually
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("away_s", [0.3, 3.0, 8.0])

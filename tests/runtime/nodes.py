@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,25 +12,11 @@ from raftkv.errors import RaftkvError
 from raftkv.kv import Delete, Put
 from raftkv.runtime import Node, Settings
 from raftkv.types import Consistency, WriteMode
+from tests.ports import free_port
 from tests.runtime.faults import FailingFiles
 
 DEADLINE_S = 20.0
 MIB = 1 << 20
-
-
-_ports_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that is free now and was not given before, below those that the kernel takes for outgoing connections."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        if port in _ports_given:
-            continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            _ports_given.add(port)
-            return port
 
 
 def small_settings(directory: Path, node_id: str, **changes: Any) -> Settings:

@@ -12,7 +12,8 @@ import pytest
 from raftkv.errors import MembershipRefused, NoLeader
 from raftkv.runtime import InitialMember, Node, joining, wire
 from raftkv.types import Configuration
-from tests.runtime.nodes import Cluster, free_port, get, put, run, until
+from tests.ports import free_port
+from tests.runtime.nodes import Cluster, get, put, run, until
 
 THREE = ("node1", "node2", "node3")
 

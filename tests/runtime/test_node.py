@@ -11,7 +11,8 @@ from raftkv.errors import DataDirectoryError, InvalidInput, MembershipRefused, N
 from raftkv.kv import Put
 from raftkv.runtime import InitialMember, Node
 from raftkv.types import Consistency, WriteMode
-from tests.runtime.nodes import Cluster, delete, free_port, get, put, run, small_settings, submit, until
+from tests.ports import free_port
+from tests.runtime.nodes import Cluster, delete, get, put, run, small_settings, submit, until
 
 THREE = ("node1", "node2", "node3")
 
