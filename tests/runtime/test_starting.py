@@ -11,8 +11,9 @@ import pytest
 
 from raftkv.errors import CorruptData, DataDirectoryError, StorageError
 from raftkv.runtime import InitialMember, Node
+from tests.ports import free_port
 from tests.runtime.faults import FailingFiles
-from tests.runtime.nodes import cluster_in, free_port, get, put, small_settings, until
+from tests.runtime.nodes import cluster_in, get, put, small_settings, until
 
 
 def log_threads() -> list[str]:
