@@ -102,6 +102,25 @@ def test_a_snapshot_takes_the_place_of_log_and_state(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+def test_a_vote_given_before_a_snapshot_came_is_remembered_behind_it(tmp_path: Path) -> None:
+    """The log that held the vote is thrown away; forgetting it would allow a second one in the term (Raft §5.2)."""
+
+    async def story(cluster: Cluster) -> None:
+        source, node, chunks = await with_blank(cluster)
+        candidate, own = source.replica.own.member_id, node.replica.own.member_id
+        term = source.replica.raft.current_term
+        node.replica.step(RequestVote(term, candidate, own, 0, 0, leadership_transfer=True))
+        await until(lambda: node.replica.log.hard_state.voted_for == candidate, "the vote is durable")
+        await receive(node, source, stream(chunks))
+        assert node.snapshots.installed_count == 1
+        await cluster.stop("node2")
+        node = await cluster.start("node2")
+        status = node.replica.raft.status()
+        assert (status.current_term, status.voted_for) == (term, candidate)
+
+    run(tmp_path, story)
+
+
 def test_a_stream_that_breaks_anywhere_changes_nothing(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         source, node, chunks = await with_blank(cluster)
