@@ -24,7 +24,7 @@ from raftkv.errors import (
 from raftkv.kv import Put
 from raftkv.raft import TimeoutNow, encode_message
 from raftkv.runtime import Node, wire
-from raftkv.types import Consistency, Entry, EntryKind
+from raftkv.types import Consistency, Entry, EntryKind, WriteMode
 from tests.runtime.nodes import Cluster, get, put, run, start_write, submit, until
 
 THREE = ("node1", "node2", "node3")
@@ -384,6 +384,18 @@ def test_a_removal_whose_end_the_node_does_not_see_is_unknown(tmp_path: Path) ->
             async with asyncio.timeout(2):
                 await removing
         node2.replica.is_closed = node3.replica.is_closed = False
+
+    run(tmp_path, story)
+
+
+def test_a_callback_that_fails_does_not_keep_the_files_from_being_closed(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node = await cluster.start("node1")
+        await until(lambda: node.is_ready, "it leads itself")
+        node.replica.proposals.flush = lambda: False  # type: ignore[method-assign]  # so that it is still waiting
+        node.submit(Put(b"k", b"1"), Broken(KeyError("a bug of the caller's")).done, WriteMode.FORWARD)
+        await cluster.stop("node1")
+        await cluster.start("node1")
 
     run(tmp_path, story)
 

@@ -11,6 +11,7 @@ Every request can be repeated: what is already so is answered at once, what is h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -248,7 +249,6 @@ def _without(group: tuple[Member, ...], node_id: str) -> list[Member]:
 
 
 async def _wait(event: Awaitable[None], timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event, timeout_s)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):  # asyncio.wait_for may swallow a cancellation
+            await event

@@ -170,8 +170,7 @@ class Node:
         _log.critical("the node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
         self._stopped.set_exception(error)
         self._stopped.exception()  # retrieved here: a node that nobody waits for is not an unhandled error
-        if self._is_open:
-            self.replica.close_queues()
+        self._end_work()
         self.transport.set_peers({})
 
     async def _hand_over(self) -> None:
@@ -183,12 +182,10 @@ class Node:
     async def _close(self, *, is_flushing: bool = False) -> None:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        if self._is_open:
-            self.replica.close_queues()
+        self._end_work()
         # An exchange of files that has begun comes to its end first: what it opens would be closed by nobody.
         async with self.maintenance.state_lock:
-            if self._is_open:
-                self.replica.close_queues()  # of the replica that the exchange has made
+            self._end_work()  # of the replica that the exchange has made
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -196,6 +193,15 @@ class Node:
             self.snapshots.close()
             await self.transport.stop()
             await self._close_files(is_flushing)
+
+    def _end_work(self) -> None:
+        if not self._is_open:
+            return
+        try:
+            self.replica.close_queues()
+        except Exception:  # noqa: BLE001
+            # Somebody's `done` has raised, which is a bug of theirs; it must not keep the files from being closed.
+            _log.exception("whoever waited could not be told that the node stops")
 
     async def _close_files(self, is_flushing: bool) -> None:
         async with contextlib.AsyncExitStack() as closing:

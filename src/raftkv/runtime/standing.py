@@ -105,7 +105,8 @@ class Standing:
                 self._replica.wake()
             with contextlib.suppress(TimeoutError):
                 remaining_s = max(0.001, deadline_s - self._now())
-                await asyncio.wait_for(self.configuration_event(), min(retry_s, remaining_s))
+                async with asyncio.timeout(min(retry_s, remaining_s)):  # wait_for may swallow a cancellation
+                    await self.configuration_event()
         return not self._replica.is_leader
 
     def last_contact(self) -> str:
