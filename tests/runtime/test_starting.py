@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -138,6 +139,34 @@ def test_state_and_log_of_different_times_are_refused(tmp_path: Path) -> None:
             with pytest.raises(DataDirectoryError, match="mixed"):
                 await Node.start(small_settings(tmp_path, "node1"))
             assert log_threads() == []
+
+    asyncio.run(main())
+
+
+def test_a_state_of_another_cluster_is_refused_though_as_many_entries_were_applied(tmp_path: Path) -> None:
+    """Its values would be served as ours. The term of the last entry tells, for it is in the state as well."""
+
+    async def state_of(node_id: str, starts_count: int) -> Path:
+        """Of a stopped node that has applied five entries, the last one in the term of its last start."""
+        async with cluster_in(tmp_path) as cluster:
+            for _ in range(starts_count):
+                node = await cluster.start(node_id)
+                await until(lambda: node.is_ready, "it leads itself")
+                await cluster.stop(node_id)
+            node = await cluster.start(node_id)
+            await until(lambda: node.is_ready, "it leads itself")
+            for number in range(5 - node.replica.machine.last_applied):
+                await put(node, f"{node_id}-{number}", "1")
+            assert node.replica.machine.last_applied == 5
+            return node.directory.current.state_directory
+
+    async def main() -> None:
+        own, other = await state_of("node1", 0), await state_of("node2", 1)
+        shutil.rmtree(own)
+        shutil.copytree(other, own)
+        with pytest.raises(DataDirectoryError, match=r"entry 5 of term 2.* of term 1: .* mixed"):
+            await Node.start(small_settings(tmp_path, "node1"))
+        assert log_threads() == []
 
     asyncio.run(main())
 

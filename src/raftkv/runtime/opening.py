@@ -168,10 +168,19 @@ def _open_both(node: Node, generation: Generation) -> tuple[LogFiles, KeyValueMa
 
 
 def _check_fit(log: Wal | LogFiles, machine: KeyValueMachine, generation: Generation) -> None:
-    """The state must stand within the log: entries are applied only once durable, and cut only once flushed."""
-    if not log.base.last_index <= machine.last_applied <= log.last_index:
-        raise DataDirectoryError(
-            f"{generation.directory}: the state has applied entry {machine.last_applied}, but the log holds entries "
-            f"{log.base.last_index + 1} to {log.last_index}: files of different times were mixed. Restore the whole "
-            "directory from one backup, or empty it and join the node again"
-        )
+    """The state must stand within the log: entries are applied only once durable, and cut only once flushed.
+
+    The term, too: another cluster's state may have applied as many entries.
+    """
+    index, term = machine.last_applied, machine.last_applied_term
+    if log.base.last_index <= index <= log.last_index and log.term(index) == term:
+        return
+    raise DataDirectoryError(
+        f"{generation.directory}: the state has applied entry {index} of term {term}, but the log holds entries "
+        f"{log.base.last_index + 1} to {log.last_index}{_term_there(log, index)}: files of different times were mixed. "
+        "Restore the whole directory from one backup, or empty it and join the node again"
+    )
+
+
+def _term_there(log: Wal | LogFiles, index: int) -> str:
+    return f", and that one is of term {log.term(index)}" if log.base.last_index <= index <= log.last_index else ""
