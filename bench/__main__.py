@@ -30,6 +30,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tries", type=int, help="fail-overs (20; quick: 5)")
     parser.add_argument("--quick", action="store_true", help="fewer of everything; the figures only hint")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "latest.json", help="where to keep them")
+    parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md too")
     parser.add_argument("--directory", type=Path, help="where the data goes (default: a new one in bench/results)")
     parser.add_argument("--keep", action="store_true", help="leave data and logs there")
     arguments = parser.parse_args()
@@ -123,6 +124,8 @@ def main() -> int:
             shutil.rmtree(directory, ignore_errors=True)
     report.show()
     report.save(arguments.results)
+    if arguments.readme:
+        report.write_into(HERE / "README.md")
     report.progress(f"results: {arguments.results} and {arguments.results.with_suffix('.md').name}")
     return 1 if report.missed else 0
 

@@ -18,6 +18,9 @@ from rich.table import Table
 from bench.sample import Sample
 
 
+_RESULTS_BEGIN, _RESULTS_END = "<!-- results -->", "<!-- end of results -->"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """One figure. `ratio` is ours to theirs; `target` is text and `is_met` None where there is no target."""
@@ -117,6 +120,30 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         path.with_suffix(".md").write_text(self._markdown())
+
+    def write_into(self, page: Path) -> None:
+        """Put the table between the two marks of a Markdown page."""
+        before, _, rest = page.read_text().partition(_RESULTS_BEGIN)
+        _, _, after = rest.partition(_RESULTS_END)
+        where = machine()
+        head = (
+            f"{self._started:%Y-%m-%d}, {where['processor']}, {where['cores']} cores, {where['memory_gib']} GiB, "
+            f"Linux {where['kernel']}, Python {where['python']}, {where['etcd']}. CPU is the processor time of all three "
+            "nodes a request.\n\n"
+        )
+        notes = "".join(f"- {text}\n" for text in self._notes)
+        parts = (
+            before,
+            _RESULTS_BEGIN,
+            "\n",
+            head,
+            self._markdown(),
+            "\n" if notes else "",
+            notes,
+            _RESULTS_END,
+            after,
+        )
+        page.write_text("".join(parts))
 
     def _markdown(self) -> str:
         lines = ["| figure | raftkv | etcd | ratio | target | |", "| --- | ---: | ---: | ---: | ---: | --- |"]
