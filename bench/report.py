@@ -17,7 +17,6 @@ from rich.table import Table
 
 from bench.sample import Sample
 
-
 _RESULTS_BEGIN, _RESULTS_END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -128,8 +127,8 @@ class Report:
         where = machine()
         head = (
             f"{self._started:%Y-%m-%d}, {where['processor']}, {where['cores']} cores, {where['memory_gib']} GiB, "
-            f"Linux {where['kernel']}, Python {where['python']}, {where['etcd']}. CPU is the processor time of all three "
-            "nodes a request.\n\n"
+            f"Linux {where['kernel']}, Python {where['python']}, {where['etcd']}. CPU is the processor time of "
+            "all three nodes a request.\n\n"
         )
         notes = "".join(f"- {text}\n" for text in self._notes)
         parts = (
