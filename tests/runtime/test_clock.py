@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -152,6 +153,7 @@ def test_a_leader_that_was_paused_does_not_read_by_its_old_lease(tmp_path: Path)
         assert node1.replica.is_leader, "it does not know yet"
         answers: list[object] = []
         node1.read(b"k", Consistency.LEASE, answers.append)
+        await asyncio.sleep(0)  # its turn, which a lease would answer in
         node1.replica.handle_frame = frames  # type: ignore[method-assign]
         node1._tick()
         await until(lambda: bool(answers), "answered")
