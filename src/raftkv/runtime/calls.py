@@ -74,6 +74,11 @@ class ClusterCalls:
             raise Unavailable("leadership could not be handed over in time; try again")
         return wire.ChangeReply(is_complete=True)
 
+    def check_idle(self) -> None:
+        """Two lone nodes, each joined to the other at once, would both give up what the other enters."""
+        if self._membership.is_changing:
+            raise Unavailable("this node is changing the members of its own cluster; try again")
+
     async def join_through(self, address: str, own: Member) -> wire.ChangeReply:
         """Ask the node at `address` to have this node joined."""
         request = wire.Join(own.node_id, own.raft_address)
@@ -100,12 +105,7 @@ class ClusterCalls:
         return self._node.replica.standing.introduce()
 
     async def _answer_absorb(self, payload: bytes) -> wire.AbsorbReply:
-        request = wire.decode(payload, wire.Absorb)
-        if self._node.replica.cluster_id != request.cluster_id:
-            if self._membership.is_changing:
-                # Two lone nodes, each joined to the other at once, would both give up what the other enters.
-                raise Unavailable("this node is changing the members of its own cluster; try again")
-            await self._node.become_blank(request)
+        await self._node.become_blank(wire.decode(payload, wire.Absorb))
         own = self._node.replica.own
         return wire.AbsorbReply(own.member_id, own.http_address)
 

@@ -312,9 +312,12 @@ class Node:
             raise OutcomeUnknown("the node has failed") from error
 
     async def become_blank(self, request: wire.Absorb) -> None:
-        """Leave the empty cluster of one and start again as a blank server of another cluster."""
+        """Leave the empty cluster of one and start again as a blank server of another, unless that is so already."""
         async with self.maintenance.state_lock:
             replica = self.replica
+            if replica.cluster_id == request.cluster_id:
+                return
+            self.calls.check_idle()
             replica.standing.check_absorbable(request)
             replica.close_queues()  # from here on nothing can be written that would be thrown away
             _log.warning("leaving the empty cluster of one for another", extra={"cluster": hex(request.cluster_id)})
