@@ -487,3 +487,14 @@ def test_writes_that_wait_at_a_node_that_comes_to_lead_succeed(tmp_path: Path) -
         assert [type(answer) for answer in answers] == [PutResult]
 
     run(tmp_path, story)
+
+
+def test_what_a_former_leader_was_sent_is_undecided_at_once() -> None:
+    """It may be frozen, with its connection open: the client would wait for its deadline to hear the same."""
+    follower = Follower()
+    follower.submit("a")
+    follower.queue.flush(LEADER)
+    follower.queue.leader_changed(LEADER)
+    assert follower.told == {}
+    follower.queue.leader_changed(OTHER)
+    assert isinstance(follower.told["a"], OutcomeUnknown)

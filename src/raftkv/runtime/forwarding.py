@@ -191,6 +191,11 @@ class Forwarding:
         for request_id in [i for i, batch in self._sent.items() if batch.leader == member_id]:
             self._finish(self._sent.pop(request_id), _unknown("the connection to the leader was lost"))
 
+    def leader_changed(self, leader: MemberId) -> None:
+        """What the former leader was sent is undecided: it may hang, and the deadline would tell no more."""
+        for request_id in [i for i, batch in self._sent.items() if batch.leader != leader]:
+            self._finish(self._sent.pop(request_id), _unknown("another leader was elected before this one answered"))
+
     def expire(self) -> None:
         """Called every tick. What the leader has answered is told even if this node lags behind it."""
         now = self._now()

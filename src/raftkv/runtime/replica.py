@@ -335,6 +335,7 @@ class Replica:
         was_leader = self.is_leader
         if leadership.leader not in (NOBODY, self.leader):
             self.leader_changes_count += 1
+            self.forwarding.leader_changed(leadership.leader)
         self.is_leader = leadership.role is Role.LEADER
         self.leader = leadership.leader
         self.clients.moved()
