@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from raftkv.errors import RaftkvError
+from raftkv.errors import RaftkvError, Unavailable
 from raftkv.kv import Delete, Put
 from raftkv.runtime import Node, Settings
 from raftkv.types import Consistency, WriteMode
@@ -71,6 +71,18 @@ def start_write(node: Node, command: Any) -> list[Any]:
 
 async def put(node: Node, key: str, value: str) -> Any:
     return await submit(node, Put(key.encode(), value.encode()))
+
+
+async def put_soon(node: Node, key: str, value: str) -> None:
+    """A write that is refused for now is tried again, as a client would."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await put(node, key, value)
+            except Unavailable:
+                await asyncio.sleep(0.01)
+            else:
+                return
 
 
 async def delete(node: Node, key: str) -> Any:
