@@ -6,6 +6,7 @@ outgoing connection of a neighbour that keeps dialling it (on loopback even a co
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import random
@@ -79,17 +80,24 @@ class Child:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-line_count:])
 
 
+_reserved = contextlib.ExitStack()
+atexit.register(_reserved.close)
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
+    """TCP ports that nobody listens on now, all different, reserved by holding the UDP ports of the same numbers."""
     found: list[int] = []
     while len(found) < count:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            try:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        reservation = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            reservation.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
+        except OSError:
+            reservation.close()
+        else:
+            _reserved.enter_context(reservation)
             found.append(port)
     return found
 
