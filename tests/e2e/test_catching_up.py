@@ -13,13 +13,13 @@ from tests.e2e.load import missing, store_all
 from tests.e2e.node import Node
 from tests.e2e.waiting import eventually
 
-KEYS = [f"key{number:05d}" for number in range(3000)]
-VALUE_SIZE = 400
+KEYS = [f"key{number:05d}" for number in range(1500)]
+VALUE_SIZE = 800
 
 
 @pytest.fixture
 def small(make_cluster: MakeCluster) -> Cluster:
-    """Logs of a few hundred KiB; 3,000 values of 400 bytes are four times as much."""
+    """Logs of a few hundred KiB; 1,500 values of 800 bytes are four times as much."""
     return make_cluster(
         segment_size_bytes=64 << 10,
         flush_interval_bytes=64 << 10,
@@ -99,7 +99,7 @@ def test_a_node_that_is_killed_while_it_is_fed_starts_again_and_gets_every_key(s
     assert node1.join(node3).status == 200
     node3.kill()
     last_index = int(node1.stats()["last_log_index"])
-    more = [f"more{number:05d}" for number in range(1500)]
+    more = [f"more{number:05d}" for number in range(600)]
     store_all(node1, more, VALUE_SIZE)
     for node in small.running():
         wait_cut(node, beyond=last_index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import MakeCluster
 from tests.e2e.waiting import eventually, eventually_answers
 
@@ -37,7 +36,10 @@ def test_a_write_without_a_majority_is_unknown_and_no_rejected_one_is_applied(ma
         assert len({node.fetch(key).status for node in cluster.running()}) == 1, key
 
 
-def test_without_a_leader_writes_and_linearizable_reads_are_refused_and_local_reads_go_on(cluster: Cluster) -> None:
+def test_without_a_leader_writes_and_linearizable_reads_are_refused_and_local_reads_go_on(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(request_timeout_ms=1000)
     node1, node2, node3 = cluster.form()
     assert node1.store("here", 1).status == 200
     cluster.wait_level()
