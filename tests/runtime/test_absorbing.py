@@ -110,9 +110,9 @@ def test_a_node_that_is_not_the_one_that_was_asked_before_refuses(tmp_path: Path
     run(tmp_path, story)
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("turns", [0, 2])
 def test_a_write_that_is_under_way_is_not_thrown_away(tmp_path: Path, turns: int) -> None:
-    """Whatever stage it is at when the question comes."""
+    """It waits for its turn, or is on its way to the disk, when the question comes."""
 
     async def story(cluster: Cluster) -> None:
         node = await lone(cluster)
