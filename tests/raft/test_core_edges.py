@@ -101,6 +101,31 @@ def test_a_promise_to_a_lease_holder_holds_in_a_term_that_was_heard_of_by_accide
     assert server.status.voted_for == 3
 
 
+def test_a_follower_that_agrees_and_is_still_writing_is_not_sent_everything_again() -> None:
+    """Its answer to a heartbeat claims only what is durable. After a snapshot that may be nothing yet."""
+    server = leader_alone(1, (1, 2, 3), log=[1] * 9, term=1)
+    for _ in range(3):
+        server.accept_appends((3,))
+    server.compact(8)
+    server.step(AppendEntriesReply(server.term, 2, 1, False, 0, 9, 0, 0, 0))
+    assert server.status.progress[2].state == "snapshot"
+    server.snapshot_sent(2, ok=True)
+    server.outbox.clear()
+    server.step(AppendEntriesReply(server.term, 2, 1, True, 0, 8, 0, 0, 0))
+    progress = server.status.progress[2]
+    assert (progress.state, progress.match_index) == ("replicate", 0)
+    requests = [request for request in server.take(AppendEntries) if request.recipient == 2]
+    assert [entry.index for request in requests for entry in request.entries] == [9, 10]
+
+
+def test_an_agreement_beyond_the_leaders_log_is_none_of_ours() -> None:
+    server = leader_with_log([1], term=1)
+    server.unreachable(2)
+    server.step(AppendEntriesReply(server.term, 2, 1, True, 0, 1000, 0, 0, 0))
+    server.node.check_all()
+    assert server.status.progress[2].next_index == server.status.last_index + 1
+
+
 def test_only_the_leader_hands_leadership_over() -> None:
     """The election that follows overrides leases, and only a leader can have given up its own (Thesis §4.2.3)."""
     server = alone(term=1)

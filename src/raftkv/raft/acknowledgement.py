@@ -22,7 +22,7 @@ def handle_append_entries_reply(state: RaftState, message: AppendEntriesReply) -
     if leading is None or peer is None:
         return
     if message.success:
-        note_match(state, leading, peer, message.match_index)
+        note_match(state, leading, peer, message.match_index, message.prev_log_index)
     else:
         _note_refusal(state, peer, message)
     if peer.next_index <= state.log.base_index:
@@ -52,13 +52,17 @@ def _note_heard(state: RaftState, sender: MemberId, match_index: int, read_round
     return peer
 
 
-def note_match(state: RaftState, leading: Leading, peer: Progress, match_index: int) -> None:
-    """`peer` holds durably the same log up to `match_index`."""
+def note_match(state: RaftState, leading: Leading, peer: Progress, match_index: int, agreed_index: int = 0) -> None:
+    """`peer` holds the same log up to `agreed_index`, and durably up to `match_index`.
+
+    From the former on it is sent entries; only the latter counts for anything. One that is still writing a snapshot
+    agrees at its end and claims nothing: sent what comes after its match, it would need the snapshot again.
+    """
     has_moved = peer.note_match(match_index)
     if peer.state is ProgressState.PROBE or (
         peer.state is ProgressState.SNAPSHOT and peer.match_index >= state.log.base_index
     ):
-        peer.become_replicate()
+        peer.become_replicate(min(agreed_index, state.log.last_index))
         state.needs_flush = True
     if has_moved:
         state.needs_flush = True

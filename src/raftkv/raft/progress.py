@@ -81,10 +81,11 @@ class Progress:
         self.state = ProgressState.PROBE
         self.next_index = max(next_index, self.match_index + 1)
 
-    def become_replicate(self) -> None:
+    def become_replicate(self, agreed_index: int = 0) -> None:
+        """`agreed_index`: up to there it has the same log, though it may still be writing it."""
         self._leave_state()
         self.state = ProgressState.REPLICATE
-        self.next_index = self.match_index + 1
+        self.next_index = max(agreed_index, self.match_index) + 1
 
     def become_snapshot(self, snapshot_index: int) -> None:
         self._leave_state()
