@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.errors import DataDirectoryError, InvalidInput, MembershipRefused, NotLeader
+from raftkv.errors import DataDirectoryError, InvalidInput, MembershipRefused, NotLeader, PeerProtocolError
 from raftkv.kv import Put
+from raftkv.raft import RequestVote, encode_message
 from raftkv.runtime import InitialMember, Node
+from raftkv.runtime.wire import FrameKind
 from raftkv.types import Consistency, WriteMode
 from tests.ports import free_port
 from tests.runtime.nodes import Cluster, delete, get, put, run, small_settings, submit, until
@@ -315,5 +317,20 @@ def test_a_node_that_was_away_can_answer_a_leader_that_it_never_knew(tmp_path: P
         await put(node4, "k", "1")
         await cluster.join("node2", "node3")
         assert await get(node3, "k") == "1"
+
+    run(tmp_path, story)
+
+
+def test_nobody_speaks_in_anothers_name(tmp_path: Path) -> None:
+    """The handshake has said who is at the other end; a vote in somebody else's name would be counted as theirs."""
+
+    async def story(cluster: Cluster) -> None:
+        node1, node2 = await cluster.form("node1", "node2")
+        me, other, stranger = node1.replica.own.member_id, node2.replica.own.member_id, 7
+        term = node1.replica.raft.current_term
+        in_its_name = encode_message(RequestVote(term + 1, other, me, 1 << 20, term, leadership_transfer=True))
+        with pytest.raises(PeerProtocolError, match="in the name of"):
+            node1.on_frame(stranger, FrameKind.RAFT, in_its_name)
+        assert node1.replica.raft.current_term == term
 
     run(tmp_path, story)
