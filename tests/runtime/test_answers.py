@@ -116,8 +116,7 @@ def test_while_leadership_moves(tmp_path: Path, seed: int) -> None:
     play(tmp_path, seed, chaos)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_while_nodes_stop_and_start(tmp_path: Path, seed: int) -> None:
+def test_while_nodes_stop_and_start(tmp_path: Path) -> None:
     async def chaos(cluster: Cluster, ledger: Ledger) -> None:
         for _ in range(4):
             await asyncio.sleep(0.05)
@@ -126,11 +125,10 @@ def test_while_nodes_stop_and_start(tmp_path: Path, seed: int) -> None:
             await cluster.start(name)
             await settle(cluster)
 
-    play(tmp_path, seed, chaos)
+    play(tmp_path, 1, chaos)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_while_connections_between_nodes_come_and_go(tmp_path: Path, seed: int) -> None:
+def test_while_connections_between_nodes_come_and_go(tmp_path: Path) -> None:
     async def chaos(cluster: Cluster, ledger: Ledger) -> None:
         for _ in range(5):
             await asyncio.sleep(0.05)
@@ -142,7 +140,7 @@ def test_while_connections_between_nodes_come_and_go(tmp_path: Path, seed: int) 
             node.configuration_in_force(node.replica.configuration)
             await settle(cluster)
 
-    play(tmp_path, seed, chaos)
+    play(tmp_path, 1, chaos)
 
 
 def test_while_a_node_loses_its_disk(tmp_path: Path) -> None:

@@ -131,11 +131,10 @@ def test_a_lone_node_loses_nothing_that_it_acknowledged(tmp_path: Path, seed: in
     run(tmp_path, story)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_cluster_that_lost_power_loses_nothing_that_it_acknowledged(tmp_path: Path, seed: int) -> None:
+def test_a_cluster_that_lost_power_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         await cluster.form(*THREE, flush_interval_bytes=64 * 1024, segment_size_bytes=64 * 1024)
-        for moment in await moments_of(cluster, 3, seed):
+        for moment in await moments_of(cluster, 3, seed=1):
             await reopen(cluster, moment)
             await until(lambda: all(node.is_ready for node in cluster.nodes.values()), "all ready")
             await check_nothing_is_lost(cluster, moment)
