@@ -24,7 +24,7 @@ from raftkv.runtime import wire
 from raftkv.runtime.membership import Membership
 from raftkv.types import Configuration
 from tests.runtime.membership_fakes import CLUSTER_ID, LOST, FakeCore, FakeNetwork, FakeNode, member
-from tests.runtime.nodes import Cluster, put, run, until
+from tests.runtime.nodes import Cluster, put, put_soon, run, until
 
 ONE, TWO, THREE, FOUR = (member(number) for number in (1, 2, 3, 4))
 
@@ -427,6 +427,48 @@ def test_a_member_that_nobody_can_reach_is_removed(tmp_path: Path) -> None:
         await node1.remove("node2")
         await put(node1, "k", "2")
         assert len(node1.replica.configuration.members()) == 1
+
+    run(tmp_path, story)
+
+
+def test_a_node_that_vanishes_while_it_is_joined_stands_in_nobodys_way(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node1 = await cluster.start("node1", join_timeout_ms=300)
+        node2 = await cluster.start("node2")
+        await until(lambda: node1.is_ready and node2.is_ready, "each leads itself")
+        really = node2.become_blank
+
+        async def vanish(request: wire.Absorb) -> None:
+            await really(request)
+            node2.replica.close_queues()  # it hears nothing and says nothing any more
+
+        node2.become_blank = vanish  # type: ignore[method-assign]
+        reply = await node1.join("node2", cluster.settings["node2"].raft_address)
+        assert not reply.is_complete
+        assert "log entries" in reply.progress
+        await put(node1, "k", "a learner does not count")
+        await node1.remove("node2")
+        assert len(node1.replica.configuration.members()) == 1
+        await cluster.stop("node2")
+        await cluster.start("node2")
+        await cluster.join("node1", "node2")
+        await put(cluster.nodes["node2"], "k", "1")
+
+    run(tmp_path, story)
+
+
+def test_a_removal_that_needs_the_voice_of_the_dead_is_unknown_until_it_is_back(tmp_path: Path) -> None:
+    """Of two voters both have to agree; saying that it failed would be wrong, since it may yet succeed."""
+
+    async def story(cluster: Cluster) -> None:
+        node1, _ = await cluster.form("node1", "node2")
+        await cluster.stop("node2")
+        node1.calls._membership._join_timeout_s = 0.1
+        with pytest.raises(OutcomeUnknown, match="not confirmed in time"):
+            await node1.remove("node2")
+        await cluster.start("node2")
+        await until(lambda: len(node1.replica.configuration.members()) == 1, "it has succeeded")
+        await put_soon(node1, "k", "1")
 
     run(tmp_path, story)
 

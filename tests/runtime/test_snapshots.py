@@ -18,11 +18,12 @@ from raftkv.errors import (
     NotReady,
     PeerProtocolError,
     ShuttingDown,
+    StorageError,
     Unavailable,
 )
 from raftkv.raft import AppendEntries, Message, RequestVote
 from raftkv.runtime import Node, wire
-from raftkv.runtime.snapshots import SnapshotHeader
+from raftkv.runtime.snapshots import NOTHING_NEEDED, SnapshotHeader
 from raftkv.storage.snapshot_chunks import Begin, End, encode_chunk
 from raftkv.types import Consistency, SnapshotMetadata
 from tests.runtime.nodes import Cluster, get, put, run, small_settings, until
@@ -393,6 +394,44 @@ def test_an_install_that_fails_stops_the_node_and_a_restart_mends_it(tmp_path: P
         node = await cluster.start("node2")
         await receive(node, source, stream(chunks))
         assert_same_state(node, source)
+
+    run(tmp_path, story)
+
+
+def test_a_snapshot_that_cannot_be_sent_is_given_up_and_leaves_nothing(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node = await cluster.start("node1")
+        await until(lambda: node.is_ready, "it leads itself")
+        node.snapshots.send(7)
+        assert node.snapshots.needed_from() <= node.replica.machine.last_applied + 1
+        await until(lambda: node.snapshots.needed_from() == NOTHING_NEEDED, "given up")
+        assert node.snapshots.sent_count == 0
+        assert staged(node) == []
+        await put(node, "k", "1")
+
+    run(tmp_path, story)
+
+
+def test_a_state_that_cannot_be_flushed_for_a_snapshot_stops_the_sender(tmp_path: Path) -> None:
+    """It is this node's disk that failed, not the stream."""
+
+    async def story(cluster: Cluster) -> None:
+        node1, node2 = await cluster.form("node1", "node2")
+        machine = node1.replica.machine
+
+        class FailingMachine:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(machine, name)
+
+            def flush(self) -> None:
+                raise StorageError("the disk is gone")
+
+        node1.replica.machine = FailingMachine()  # type: ignore[assignment]
+        node1.snapshots.send(node2.replica.own.member_id)
+        with pytest.raises(StorageError, match="the disk is gone"):
+            async with asyncio.timeout(10):
+                await node1.wait_stopped()
+        node1.replica.machine = machine
 
     run(tmp_path, story)
 

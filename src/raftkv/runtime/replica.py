@@ -302,7 +302,7 @@ class Replica:
             self._commit_notice.cancel()
             self._commit_notice = None
         if not self.is_closed:
-            self.raft.announce_commit()
+            self._guard(self.raft.announce_commit)
             self.wake()
 
     def install_snapshot(self, snapshot: SnapshotMetadata, hard_state: HardState | None) -> None:
