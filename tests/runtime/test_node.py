@@ -14,7 +14,7 @@ from raftkv.runtime import InitialMember, Node
 from raftkv.runtime.wire import FrameKind
 from raftkv.types import Consistency, WriteMode
 from tests.ports import free_port
-from tests.runtime.nodes import Cluster, delete, get, put, run, small_settings, submit, until
+from tests.runtime.nodes import Cluster, delete, get, put, put_soon, run, small_settings, submit, until
 
 THREE = ("node1", "node2", "node3")
 
@@ -108,7 +108,7 @@ def test_the_leader_removes_itself_and_the_others_go_on(tmp_path: Path) -> None:
         await put(node1, "k", "1")
         await node1.remove("node1")
         await until(lambda: node2.replica.is_leader or node3.replica.is_leader, "another leader")
-        await put(node2, "k", "2")
+        await put_soon(node2, "k", "2")
         assert not node1.replica.is_leader
         await cluster.join("node2", "node1")
         assert await get(node1, "k") == "2"
@@ -276,7 +276,7 @@ def test_stopping_the_leader_hands_leadership_over_first(tmp_path: Path) -> None
         await put(node1, "k", "1")
         await cluster.stop("node1")
         assert node2.replica.is_leader or node3.replica.is_leader
-        await put(node2, "k", "2")
+        await put_soon(node2, "k", "2")
 
     run(tmp_path, story)
 
@@ -310,7 +310,7 @@ def test_a_node_that_was_away_can_answer_a_leader_that_it_never_knew(tmp_path: P
         await cluster.join("node1", "node4")
         node4 = cluster.nodes["node4"]
         await node1.transfer_leadership("node4")
-        await until(lambda: node4.replica.is_leader, "node4 leads")
+        await until(lambda: node2.replica.leader == node4.replica.own.member_id, "node2 knows that node4 leads")
         await cluster.stop("node1")
         await node2.remove("node1")
         node3 = await cluster.start("node3")

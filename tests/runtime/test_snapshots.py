@@ -21,7 +21,7 @@ from raftkv.errors import (
     StorageError,
     Unavailable,
 )
-from raftkv.raft import AppendEntries, Message, RequestVote
+from raftkv.raft import AppendEntries, RequestVote
 from raftkv.runtime import Node, wire
 from raftkv.runtime.snapshots import NOTHING_NEEDED, SnapshotHeader
 from raftkv.storage.snapshot_chunks import Begin, End, encode_chunk
@@ -297,17 +297,9 @@ def test_a_stop_waits_for_an_install_that_has_begun(tmp_path: Path) -> None:
 def test_a_stop_does_not_wait_for_an_install_that_has_not_begun(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         source, node, chunks = await with_blank(cluster)
-        replica, accepted = node.replica, asyncio.Event()
-        really = replica.step
-
-        def step_and_close(message: Message) -> None:
-            node.loop.call_soon(replica.close_queues)  # before the turn that would begin the install
-            really(message)
-            accepted.set()
-
-        replica.step = step_and_close  # type: ignore[method-assign]
+        node.install_snapshot = lambda *_: None  # type: ignore[method-assign]  # it never begins
         receiving = asyncio.create_task(receive(node, source, stream(chunks)))
-        await accepted.wait()
+        await until(lambda: node.replica.driver.is_installing, "the core has accepted it")
         await cluster.stop("node2")
         with pytest.raises(ShuttingDown):
             await receiving

@@ -25,7 +25,7 @@ from raftkv.kv import Put
 from raftkv.raft import TimeoutNow, encode_message
 from raftkv.runtime import Node, wire
 from raftkv.types import Consistency, Entry, EntryKind, WriteMode
-from tests.runtime.nodes import Cluster, get, put, run, start_write, submit, until
+from tests.runtime.nodes import Cluster, get, put, put_soon, run, start_write, submit, until
 
 THREE = ("node1", "node2", "node3")
 
@@ -77,7 +77,7 @@ def test_a_leader_whose_disk_fails_is_replaced_and_takes_part_in_nothing_more(tm
         assert isinstance(await ended(node1), SyncFailed)
         assert [type(answer) for answer in answers] == [OutcomeUnknown]
         await until(lambda: node2.replica.is_leader or node3.replica.is_leader, "another leader")
-        await put(node2, "k2", "2")
+        await put_soon(node2, "k2", "2")
         # It neither votes nor campaigns: its term stands still while the others' went on.
         assert node1.replica.raft.current_term < node2.replica.raft.current_term
         peer = node2.replica.own.member_id
