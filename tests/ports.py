@@ -2,19 +2,17 @@
 
 They come from below the ephemeral range: the port of a node that is down must not be taken, as its own
 end, by an outgoing connection of a neighbour that keeps dialling (on loopback even by a connection to itself).
-And they are reserved while this process lives, against other runs of these tests on the same machine: it holds the
-UDP port of the same number, which no node uses.
+And they are reserved until `release_ports`, against other runs of these tests on the same machine: this process holds
+the UDP port of the same number, which no node uses.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import random
 import socket
 
 _reserved = contextlib.ExitStack()
-atexit.register(_reserved.close)
 
 
 def free_port() -> int:
@@ -31,3 +29,8 @@ def free_port() -> int:
         else:
             _reserved.enter_context(reservation)
             return port
+
+
+def release_ports() -> None:
+    """End all reservations: descriptors are few on some machines."""
+    _reserved.close()

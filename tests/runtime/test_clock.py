@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def test_lateness_of_the_timer_is_counted_and_the_longest_kept() -> None:
 
 def test_a_lease_bears_clocks_that_run_four_percent_apart(tmp_path: Path) -> None:
     """As the setting `lease_reads` says, at whatever election timeout; one tick of the margin is for rounding."""
+    settings = small_settings(tmp_path, "node1")
     for timeout_ms in range(150, 10_000, 25):
-        knobs = raft_settings(small_settings(tmp_path, "node1", election_timeout_ms=timeout_ms), 1)
+        knobs = raft_settings(dataclasses.replace(settings, election_timeout_ms=timeout_ms), 1)
         assert (knobs.lease_margin_ticks - 1) / knobs.election_timeout_ticks >= 0.04, timeout_ms
 
 
