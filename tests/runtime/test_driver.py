@@ -25,6 +25,7 @@ from raftkv.types import Configuration, Entry, EntryKind, HardState, Member, Rol
 AT_ONCE, AFTERWARDS = TimeoutNow(1, 1, 2), AppendEntriesReply(1, 1, 3, True, 1, 0, 0, 0, 0)
 ENTRY = Entry(1, 1, EntryKind.COMMANDS, b"a")
 SNAPSHOT = SnapshotMetadata(9, 1)
+FLUSH = ("flush",)
 
 
 class ScriptedCore:
@@ -63,6 +64,9 @@ class NotingPorts:
         self.steps.append(step)
         self.calls.append(("write", len(self.steps)))
         return len(self.steps)
+
+    def flush(self) -> None:
+        self.calls.append(FLUSH)
 
     def send(self, message: Message) -> None:
         self.calls.append(("send", message))
@@ -106,9 +110,8 @@ def test_an_answer_that_claims_durability_leaves_when_its_step_is_durable_and_no
     assert ("send", AFTERWARDS) not in ports.calls
     assert core.told == []
     driver.durable(1)
-    assert ports.calls[-1] == ("send", AFTERWARDS)
+    assert ports.calls[-2:] == [("send", AFTERWARDS), FLUSH]
     assert core.told == [("persisted", 5)]
-    assert ports.wake_count == 1
 
 
 def test_steps_become_durable_in_their_order_and_a_report_covers_all_before_it() -> None:
@@ -136,9 +139,26 @@ def test_a_step_is_written_as_one_with_vote_and_entries() -> None:
 def test_effects_without_a_ticket_write_nothing() -> None:
     driver, core, ports = driven(Effects(messages=[AT_ONCE]))
     driver.process()
-    assert ports.calls == [("send", AT_ONCE)]
+    assert ports.calls == [("send", AT_ONCE), FLUSH]
     driver.durable(1)
     assert core.told == []
+
+
+def test_messages_leave_and_the_log_is_begun_before_the_state_is_written() -> None:
+    """What others wait for comes first, and the state is written meanwhile (Thesis §10.2.1)."""
+    driver, _, ports = driven(Effects(ticket=1, entries=[ENTRY], messages=[AT_ONCE], committed=[ENTRY]))
+    driver.process()
+    assert ports.calls == [("send", AT_ONCE), ("write", 1), FLUSH, ("apply", 1, 1)]
+
+
+def test_another_turn_is_asked_for_only_when_the_core_has_something_to_say() -> None:
+    driver, core, ports = driven(Effects(ticket=1), Effects(ticket=2))
+    driver.process()
+    driver.durable(1)
+    assert ports.wake_count == 0
+    core.effects.append(Effects(messages=[AT_ONCE]))
+    driver.durable(2)
+    assert ports.wake_count == 1
 
 
 def test_whom_to_talk_to_and_who_leads_is_known_before_anything_is_applied_or_answered() -> None:
@@ -158,6 +178,7 @@ def test_whom_to_talk_to_and_who_leads_is_known_before_anything_is_applied_or_an
     driver.process()
     assert ports.calls == [
         ("write", 1),
+        FLUSH,
         ("configuration", configuration),
         ("leadership", Role.FOLLOWER),
         ("apply", 1, 1),
@@ -194,12 +215,12 @@ def test_while_a_snapshot_is_installed_everything_else_waits_and_then_goes_on() 
     assert ports.calls == [("install", 9, HardState(3, 0))]
     assert driver.is_installing
     driver.installed()
-    assert ports.calls[1:] == [("send", AT_ONCE), ("write", 1)]
+    assert ports.calls[1:] == [("send", AT_ONCE), ("write", 1), FLUSH]
     assert ports.wake_count == 1
     driver.process()
     assert ports.steps[-1].entries == [Entry(10, 3, EntryKind.NOOP)]
     driver.durable(2)
-    assert ports.calls[-1] == ("send", after)
+    assert ports.calls[-2:] == [("send", after), FLUSH]
     assert core.told == [("persisted", 2)]
 
 
@@ -210,7 +231,7 @@ def test_what_was_written_before_the_snapshot_is_reported_while_it_is_installed(
     driver.process()
     driver.durable(1)
     assert core.told == [("persisted", 1)]
-    assert ports.calls[-1] == ("send", AFTERWARDS)
+    assert ports.calls[-2:] == [("send", AFTERWARDS), FLUSH]
 
 
 def test_a_report_of_no_install_changes_nothing() -> None:

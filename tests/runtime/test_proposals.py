@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import InvariantViolation, NoLeader, NotLeader, OutcomeUnknown, Overloaded, ShuttingDown
+from raftkv.runtime.gathering import IDLE_PASSES_MAX, PASSES_MAX
 from raftkv.runtime.proposals import WINDOW_STEP_S, Proposals
 from raftkv.types import Entry, EntryKind
 
@@ -45,6 +46,15 @@ class World:
     def _wake(self) -> None:
         self.wake_count += 1
 
+    def flush(self) -> bool:
+        """Turns, one after the other, until the batch has left or none is asked for any more."""
+        while True:
+            wake_count = self.wake_count
+            if self.proposals.flush():
+                return True
+            if self.wake_count == wake_count:
+                return False
+
     def submit(self, *commands: str, size: int = 1) -> None:
         for command in commands:
             self.proposals.submit(command, size, self.done(command))
@@ -71,7 +81,7 @@ def test_commands_that_come_together_share_an_entry() -> None:
     world = World()
     world.submit("a", "b", "c")
     assert world.wake_count == 1
-    assert world.proposals.flush()
+    assert world.flush()
     assert world.batches == ["a,b,c"]
     world.apply(1, "A", "B", "C")
     assert world.told == {"a": "A", "b": "B", "c": "C"}
@@ -82,13 +92,67 @@ def test_commands_that_come_together_share_an_entry() -> None:
 def test_what_comes_while_a_batch_is_under_way_becomes_the_next() -> None:
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     world.submit("b", "c")
-    assert not world.proposals.flush()
+    assert not world.flush()
     assert world.proposals.has_waiting
     world.apply(1, "A")
-    assert world.proposals.flush()
+    assert world.flush()
     assert world.batches == ["a", "b,c"]
+
+
+def test_a_batch_waits_a_moment_for_the_clients_that_were_just_answered() -> None:
+    """Two half batches cost nearly twice as much as one whole."""
+    world = World()
+    world.submit("a1", "b1", "c1")
+    world.flush()
+    world.apply(1, "A", "B", "C")
+    world.submit("a2")
+    assert not world.proposals.flush()
+    world.submit("b2")
+    assert not world.proposals.flush()
+    world.submit("c2")
+    assert world.proposals.flush()
+    assert world.batches == ["a1,b1,c1", "a2,b2,c2"]
+
+
+def test_a_batch_waits_for_those_that_come_no_more_only_while_others_come() -> None:
+    world = World()
+    world.submit("a1", "b1", "c1")
+    world.flush()
+    world.apply(1, "A", "B", "C")
+    world.submit("a2")
+    wake_count = world.wake_count
+    assert world.flush()
+    assert world.wake_count - wake_count == 1 + IDLE_PASSES_MAX
+    assert world.batches[-1] == "a2"
+    world.apply(2, "A")
+    world.submit("a3")
+    assert world.proposals.flush(), "a lone client waits for nobody"
+
+
+def test_commands_that_trickle_in_do_not_hold_up_the_first_of_them_for_long() -> None:
+    world = World()
+    world.submit(*(f"first{number}" for number in range(100)))
+    world.flush()
+    world.apply(1, *["ok"] * 100)
+    passes = 0
+    world.submit("second0")
+    while not world.proposals.flush():
+        passes += 1
+        world.submit(f"second{passes}")
+    assert passes == PASSES_MAX
+
+
+def test_nothing_is_waited_for_while_a_full_batch_waits() -> None:
+    world = World(batch_max_count=2)
+    world.submit("a1", "b1", "c1", "d1", "e1")
+    for index in (1, 2):
+        world.flush()
+        world.apply(index, "ok", "ok")
+    world.submit("a2", "b2")
+    assert world.proposals.flush()
+    assert world.batches[-1] == "e1,a2"
 
 
 def test_the_window_opens_when_batches_take_their_time_and_closes_again() -> None:
@@ -96,23 +160,23 @@ def test_the_window_opens_when_batches_take_their_time_and_closes_again() -> Non
     world = World(window_max_count=3)
     for round_number in range(40):
         world.submit(f"slow{round_number}")
-        world.proposals.flush()
+        world.flush()
         world.now_s += 10 * WINDOW_STEP_S
         world.apply(world.next_index - 1, "ok")
     for command in ("a", "b", "c", "d"):
         world.submit(command)
-        world.proposals.flush()
+        world.flush()
     assert world.batches[-3:] == ["a", "b", "c"]
     first = world.next_index - 3
     for index, result in zip(range(first, first + 3), "ABC", strict=True):
         world.apply(index, result)
     for round_number in range(80):
-        world.proposals.flush()
+        world.flush()
         world.apply(world.next_index - 1, "ok")
         world.submit(f"quick{round_number}")
-    world.proposals.flush()
+    world.flush()
     world.submit("e")
-    assert not world.proposals.flush()
+    assert not world.flush()
 
 
 def test_a_batch_is_bounded_in_commands_and_in_bytes() -> None:
@@ -121,7 +185,7 @@ def test_a_batch_is_bounded_in_commands_and_in_bytes() -> None:
     world.submit("large", size=9)
     world.submit("d", size=2)
     for index in range(1, 4):
-        world.proposals.flush()
+        world.flush()
         world.apply(index, *(["ok"] * len(world.batches[-1].split(","))))
     assert world.batches == ["a,b", "c,large", "d"]
     assert len(world.told) == 5
@@ -131,9 +195,9 @@ def test_a_command_larger_than_a_batch_travels_alone() -> None:
     world = World(batch_max_bytes=10)
     world.submit("huge", size=1000)
     world.submit("b")
-    world.proposals.flush()
+    world.flush()
     world.apply(1, "HUGE")
-    world.proposals.flush()
+    world.flush()
     assert world.batches == ["huge", "b"]
 
 
@@ -147,7 +211,7 @@ def test_more_bytes_than_may_wait_are_refused_and_nothing_of_them_is_queued() ->
     world.submit("c", size=4)
     assert world.kinds() == {"b": Overloaded}
     assert world.proposals.pending_bytes == 10
-    world.proposals.flush()
+    world.flush()
     assert world.batches == ["a,c"]
     world.submit("d")
     assert world.kinds() == {"b": Overloaded, "d": Overloaded}, "what is in flight counts too"
@@ -171,7 +235,7 @@ def test_one_command_above_the_bound_is_taken_when_nothing_else_is_there() -> No
 def test_an_entry_of_another_term_at_its_index_means_surely_not_applied() -> None:
     world = World()
     world.submit("a", "b")
-    world.proposals.flush()
+    world.flush()
     world.apply(1, "other", "commands", term=2)
     assert world.kinds() == {"a": NoLeader, "b": NoLeader}
     assert world.proposals.pending_bytes == 0
@@ -180,7 +244,7 @@ def test_an_entry_of_another_term_at_its_index_means_surely_not_applied() -> Non
 def test_the_no_op_of_the_next_leader_at_its_index_means_surely_not_applied() -> None:
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     world.apply(1, term=2)
     assert world.kinds() == {"a": NoLeader}
 
@@ -189,7 +253,7 @@ def test_a_write_that_a_new_leader_carries_to_its_end_is_a_success() -> None:
     """Leadership was lost while it was in flight, but the entry itself was committed."""
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     world.proposals.leadership_lost()
     assert world.told == {}
     world.apply(1, "A")
@@ -199,7 +263,7 @@ def test_a_write_that_a_new_leader_carries_to_its_end_is_a_success() -> None:
 def test_what_was_never_proposed_is_refused_when_leadership_is_lost() -> None:
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     world.submit("b")
     world.proposals.leadership_lost()
     assert world.kinds() == {"b": NoLeader}
@@ -215,10 +279,10 @@ def lead_again(world: World, *, term: int, next_index: int) -> None:
 def test_a_leader_again_that_lost_the_entry_waits_for_what_is_committed_in_its_place() -> None:
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     lead_again(world, term=3, next_index=1)
     world.submit("b")
-    world.proposals.flush()
+    world.flush()
     assert world.told == {}
     world.apply(1, "B", term=3)
     assert world.told["b"] == "B"
@@ -236,10 +300,10 @@ def test_an_entry_that_its_proposer_lost_may_still_be_committed_by_somebody_who_
     """
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     lead_again(world, term=3, next_index=1)
     world.submit("b")
-    world.proposals.flush()
+    world.flush()
     world.proposals.leadership_lost()
     assert world.proposals.has_inflight, "the results are wanted"
     world.apply(1, "A", term=1)
@@ -250,14 +314,14 @@ def test_an_entry_that_its_proposer_lost_may_still_be_committed_by_somebody_who_
 def test_what_is_adrift_does_not_hold_up_the_writes_of_the_next_leadership() -> None:
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     world.next_index = 7
     world.apply(1, "A")
     world.submit("lost")
-    world.proposals.flush()
+    world.flush()
     lead_again(world, term=3, next_index=5)
     world.submit("b")
-    assert world.proposals.flush(), "the window is that of one batch"
+    assert world.flush(), "the window is that of one batch"
     world.apply(5, "B", term=3)
     assert world.told == {"a": "A", "b": "B"}
     assert world.proposals.pending_count == 1
@@ -270,7 +334,7 @@ def test_what_is_adrift_does_not_hold_up_the_writes_of_the_next_leadership() -> 
 def test_closing_answers_what_is_adrift() -> None:
     world = World()
     world.submit("a")
-    world.proposals.flush()
+    world.flush()
     world.proposals.leadership_lost()
     world.proposals.close()
     assert world.kinds() == {"a": OutcomeUnknown}
@@ -281,7 +345,7 @@ def test_what_the_core_rejects_is_told_as_it_is(refusal: Exception) -> None:
     world = World(batch_max_count=1)
     world.refusal = refusal
     world.submit("a", "b")
-    assert not world.proposals.flush()
+    assert not world.flush()
     assert world.told == {"a": refusal, "b": refusal}
     assert world.proposals.pending_bytes == 0
 
@@ -291,14 +355,14 @@ def test_a_bug_of_the_core_is_no_refusal() -> None:
     world.refusal = InvariantViolation("a bug")
     world.submit("a")
     with pytest.raises(InvariantViolation):
-        world.proposals.flush()
+        world.flush()
     assert world.kinds() == {"a": OutcomeUnknown}
 
 
 def test_in_time_or_refused_or_unknown() -> None:
     world = World()
     world.submit("proposed")
-    world.proposals.flush()
+    world.flush()
     world.submit("waiting")
     world.now_s = TIMEOUT_S - 0.001
     world.proposals.expire()
@@ -314,7 +378,7 @@ def test_in_time_or_refused_or_unknown() -> None:
 def test_closing_answers_everybody_and_takes_no_more() -> None:
     world = World()
     world.submit("proposed")
-    world.proposals.flush()
+    world.flush()
     world.submit("waiting")
     world.proposals.close()
     world.proposals.close()
@@ -338,8 +402,8 @@ def test_the_next_write_may_come_from_within_an_answer() -> None:
         world.submit("second")
 
     world.proposals.submit("first", 1, again)
-    world.proposals.flush()
+    world.flush()
     world.apply(1, "A")
-    world.proposals.flush()
+    world.flush()
     world.apply(2, "B")
     assert world.told == {"first": "A", "second": "B"}

@@ -24,6 +24,7 @@ from raftkv.errors import (
 from raftkv.kv import Put
 from raftkv.raft import TimeoutNow, encode_message
 from raftkv.runtime import Node, wire
+from raftkv.runtime.applying import APPLY_MAX_BYTES
 from raftkv.types import Consistency, Entry, EntryKind, WriteMode
 from tests.runtime.nodes import Cluster, get, put, put_soon, run, start_write, submit, until
 
@@ -269,9 +270,9 @@ def test_nothing_more_is_applied_behind_what_could_not_be(tmp_path: Path) -> Non
                 raise StorageError("the disk is gone")
 
         replica.machine = Unwritable()  # type: ignore[assignment]
-        replica.hold_applying()
-        replica.apply([Entry(100, 1, EntryKind.NOOP)])
-        replica.apply([Entry(101, 1, EntryKind.NOOP)])
+        replica.applying.hold()
+        replica.apply([Entry(100, 1, EntryKind.COMMANDS, bytes(APPLY_MAX_BYTES))])
+        replica.apply([Entry(101, 1, EntryKind.COMMANDS, bytes(APPLY_MAX_BYTES))])
         replica.resume_applying()
         assert isinstance(await ended(node), StorageError)
         assert tried == [100]

@@ -33,6 +33,9 @@ class DriverPorts(Protocol):
 
     def send(self, message: Message) -> None: ...
 
+    def flush(self) -> None:
+        """Let what was sent leave and what was written begin its way to the disk, before what takes longer is done."""
+
     def apply(self, entries: list[Entry]) -> None:
         """Apply in order and report to `Driver.applied`."""
 
@@ -103,8 +106,10 @@ class Driver:
             for message in step.messages:  # (c)
                 send(message)
         if ticket:
+            self.ports.flush()
             self.raft.persisted(ticket)
-            self.ports.wake()
+            if self.raft.has_ready():
+                self.ports.wake()
 
     def applied(self, index: int) -> None:
         self.raft.applied(index)
@@ -127,6 +132,8 @@ class Driver:
         if effects.ticket:  # (a)
             step_number = ports.write_log(WalStep(None, effects.hard_state, effects.entries))
             self._unsynced.append(_UnsyncedStep(step_number, effects.ticket, effects.messages_after_persist))
+        if effects.messages or effects.ticket:
+            ports.flush()
         if effects.configuration is not None:
             ports.configuration_changed(effects.configuration)
         if effects.leadership is not None:

@@ -105,6 +105,10 @@ class Forwarding:
         self._is_closed = False
 
     @property
+    def has_pending(self) -> bool:
+        return bool(self._waiting or self._sent or self._answered)
+
+    @property
     def pending_count(self) -> int:
         batches = (*self._waiting, *self._sent.values(), *(answered.batch for answered in self._answered))
         return sum(len(batch.dones) for batch in batches)

@@ -250,6 +250,9 @@ class Node:
     def send(self, member_id: MemberId, kind: int, payload: bytes) -> bool:
         return self.transport.send(member_id, kind, payload)
 
+    def flush_sent(self) -> None:
+        self.transport.flush()
+
     def configuration_in_force(self, configuration: Configuration) -> None:
         self._lingering.update(configuration, self.replica.own.member_id)
         members = ", ".join(

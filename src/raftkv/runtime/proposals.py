@@ -2,8 +2,7 @@
 
 One batch is one log entry, one disk sync, one message a follower, one write to the state. The window below
 is what makes batches: with few batches in flight the rest has to wait, and what waits together travels
-together, so that the cost a command falls as the load grows. A batch that finds nothing in flight
-leaves at once, so a lone client waits for nobody.
+together, so that the cost a command falls as the load grows (`gathering` makes the batches whole).
 
 A command ends in exactly one of three ways, and `done` is told once: its result; a `Rejected`, when the
 command surely never takes effect (it was never proposed, or another entry was committed in its
@@ -21,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, Rejected, ShuttingDown, require
+from raftkv.runtime.gathering import Gathering
 from raftkv.types import Entry
 
 Done = Callable[[Any], None]
@@ -78,6 +78,7 @@ class Proposals:
         self._pending_max_bytes = pending_max_bytes
         self._window_max_count = window_max_count
         self._window_count = 1
+        self._gathering = Gathering()
         self._latency_s = 0.0
         self.applied_index = 0
         """Of the entry whose commands are being answered, while `done`s are called."""
@@ -131,8 +132,12 @@ class Proposals:
     def flush(self) -> bool:
         """Propose what waits, as far as the window allows. True when the core was given something."""
         has_proposed = False
-        while self._waiting and len(self._inflight) < self._window_count:
-            batch = self._waiting.popleft()
+        waiting = self._waiting
+        if len(waiting) == 1 and not self._inflight and self._gathering.should_wait(len(waiting[0].dones)):
+            self._wake()
+            return False
+        while waiting and len(self._inflight) < self._window_count:
+            batch = waiting.popleft()
             try:
                 batch.index, batch.term = self._proposer.propose(self._encode_batch(batch.commands))
             except Rejected as error:
@@ -194,6 +199,7 @@ class Proposals:
             return
         self._bytes_count -= batch.bytes_count
         self.applied_index = entry.index
+        self._gathering.expect(len(batch.dones) + sum(len(waiting.dones) for waiting in self._waiting))
         self._note_latency(self._now() - batch.proposed_s)
         for done, result in zip(batch.dones, results, strict=True):
             done(result)

@@ -37,6 +37,7 @@ from raftkv.raft import (
     encode_message,
 )
 from raftkv.runtime import wire
+from raftkv.runtime.applying import Applying
 from raftkv.runtime.client_work import ClientWork
 from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
@@ -74,6 +75,9 @@ class ReplicaHooks(Protocol):
     """What a replica needs of its node."""
 
     def send(self, member_id: MemberId, kind: int, payload: bytes) -> bool: ...
+
+    def flush_sent(self) -> None:
+        """Let what was sent leave now, before more work is done in this turn."""
 
     def configuration_in_force(self, configuration: Configuration) -> None:
         """Whom to keep connections to."""
@@ -114,13 +118,13 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._is_woken = False
         self._commit_notice: asyncio.TimerHandle | None = None
-        self._held_entries: list[list[Entry]] | None = None
         self.is_closed = False
         seed = random.SystemRandom().getrandbits(62)
         self.raft = RaftNode(
             raft_settings(settings, own.member_id), self.log, random.Random(seed), machine.last_applied
         )
         self.driver = Driver(self.raft, self)
+        self.applying = Applying(self._apply, self._is_applying_awaited, self._deferral_is_over, self._loop.call_later)
         self.leader: MemberId = NOBODY
         self.heard_at_s = 0.0
         self.is_leader = False
@@ -196,11 +200,13 @@ class Replica:
                 # What it promises its leader is counted from now, not from before a pause that it has not seen yet.
                 self.advance_clock()
             self.raft.step(message)
-            self.wake()
+            if self.raft.has_ready():
+                self.wake()
         elif kind == wire.FrameKind.FORWARD:
             self._forwarded.handle(sender, wire.decode(payload, wire.Forward), self.proposals)
         elif kind == wire.FrameKind.FORWARD_REPLY:
             reply = wire.decode(payload, wire.ForwardReply)
+            self.applying.apply_now()
             self.forwarding.handle_reply(sender, reply, self.machine.last_applied)
         else:
             raise PeerProtocolError(f"unknown frame kind {kind}")
@@ -241,6 +247,7 @@ class Replica:
     def close_queues(self) -> None:
         """End all waiting work: nothing new is taken, unknown outcomes are told as such."""
         self.is_closed = True
+        self.applying.close()
         self.gate.close()  # the files may be closed any moment
         self.proposals.close()
         self.forwarding.close()
@@ -257,14 +264,18 @@ class Replica:
     def write_log(self, step: WalStep) -> int:
         return self.log.wal.write(step)
 
+    def flush(self) -> None:
+        self._hooks.flush_sent()
+        self.log.wal.start()
+
     def send(self, message: Message) -> None:
         if not self._hooks.send(message.recipient, wire.FrameKind.RAFT, encode_message(message)):
             self.dropped_frames_count += 1
 
     def apply(self, entries: list[Entry]) -> None:
-        if self._held_entries is not None:
-            self._held_entries.append(entries)
-            return
+        self.applying.take(entries)
+
+    def _apply(self, entries: list[Entry]) -> None:
         machine = self.machine
         proposals = self.proposals
         started_s = time.perf_counter()
@@ -285,16 +296,21 @@ class Replica:
         if self.is_leader and self._commit_notice is None:
             self._commit_notice = self._loop.call_later(COMMIT_NOTICE_S, self.announce_commit)
 
-    def hold_applying(self) -> None:
-        """Keep the state as it is until `resume_applying`; what is committed meanwhile waits."""
-        if self._held_entries is None:
-            self._held_entries = []
+    def _is_applying_awaited(self) -> bool:
+        return (
+            self.is_leader
+            or self.reads.pending_count > 0
+            or self.forwarding.has_pending
+            or self.proposals.has_inflight
+            or not self.gate.is_confirmed
+        )
+
+    def _deferral_is_over(self) -> None:
+        self._guard(self.applying.apply_now)
 
     def resume_applying(self) -> None:
-        held, self._held_entries = self._held_entries or [], None
-        for entries in held:
-            if not self.is_closed:  # as it is from the first failure on
-                self._guard(self.apply, entries)
+        """After `applying.hold`, from outside a turn."""
+        self._guard(self.applying.resume)
 
     def announce_commit(self) -> None:
         """Let followers know of the commit index, unless new entries tell them."""
@@ -306,6 +322,7 @@ class Replica:
             self.wake()
 
     def install_snapshot(self, snapshot: SnapshotMetadata, hard_state: HardState | None) -> None:
+        self.applying.apply_now()  # to the state that it is for
         self.gate.close()
         self._hooks.install_snapshot(snapshot, hard_state)
 
@@ -326,6 +343,7 @@ class Replica:
         self._hooks.stream_snapshot(recipient)
 
     def reads_confirmed(self, reads: list[ConfirmedRead]) -> None:
+        self.applying.apply_now()
         self.reads.confirmed(reads, self.machine.last_applied)
 
     def reads_refused(self, request_ids: list[int]) -> None:
@@ -339,6 +357,7 @@ class Replica:
         self.is_leader = leadership.role is Role.LEADER
         self.leader = leadership.leader
         self.clients.moved()
+        self.applying.apply_now()
         if was_leader and not self.is_leader:
             self.proposals.leadership_lost()
         if self.is_leader and not was_leader:

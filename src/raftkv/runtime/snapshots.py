@@ -133,7 +133,7 @@ class Snapshots:
         """
         machine = replica.machine
         await run_in_thread(machine.flush)
-        replica.hold_applying()
+        replica.applying.hold()
         try:
             await run_in_thread(machine.flush)
             machine.snapshot(directory)

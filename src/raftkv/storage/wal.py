@@ -1,11 +1,11 @@
 """The log on disk, driven by the event loop: steps go in, and their numbers come back when they are durable.
 
-    write(step) ──queue──> next turn of the loop: take all that is queued, one write, one sync ──> notify(step number)
+    write(step) ──queue──> start: take all that is queued, one write, one sync ──> notify(step number)
 
 While one burst is on its way to the disk, everything else that arrives becomes the next one (group commit), so the
-number of syncs falls as the load rises. A burst that follows an idle time starts only in the next turn: what the caller
-sends in this turn leaves first, and everything that it writes shares the burst. `LogFiles` is the whole of the log
-without the loop; a simulator drives that on virtual time. `BurstCarrier` brings a burst to the disk without blocking.
+number of syncs falls as the load rises. A burst that follows an idle time starts with `start`, or in the loop's next
+turn: what is written together shares the burst. `LogFiles` is the whole of the log without the loop; a simulator drives
+that on virtual time. `BurstCarrier` brings a burst to the disk without blocking.
 
 **One failed write or sync is final.** Linux marks dirty pages clean when writing them back failed, and reports it once;
 a later fsync of the same file then succeeds although the data never reached the disk ("fsyncgate", PostgreSQL
@@ -117,6 +117,11 @@ class Wal:
             self._is_woken = True
             self._loop.call_soon(self._go_on)
         return number
+
+    def start(self) -> None:
+        """Let what was written in this turn of the loop begin its way to the disk now; never blocks."""
+        if self._queue and not self._is_busy and self._failure is None:
+            self._start_burst()
 
     def compact(self, base: SnapshotMetadata) -> None:
         """Let entries up to `base` go. At once in memory; on disk in whole segments, once the base is durable.

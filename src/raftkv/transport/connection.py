@@ -23,7 +23,8 @@ from raftkv.transport.framing import ConnectionRefusal, FrameDecoder, FrameHandl
 CLOSE_TIMEOUT_S = 1.0
 """How long `close` waits for the other side to take what was written."""
 
-WRITE_HIGH_WATER_BYTES = 256 << 10
+WRITE_HIGH_WATER_BYTES = 0
+"""So the loop offers every write to the kernel at once, and we hear when the kernel does not take all of it."""
 
 _KEEPALIVE_OPTIONS = (
     # Where a name is missing (not Linux) the system's default stays.
@@ -58,7 +59,9 @@ class FrameConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._unmoved_bytes = 0
+        self._written_bytes = 0
+        self._moved_bytes = 0
+        """What the kernel had taken when the stall timer was set."""
 
     # asyncio's side
 
@@ -88,7 +91,6 @@ class FrameConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.is_open:
-            self._unmoved_bytes = self.unsent_bytes
             self._arm_stall_timer()
 
     def resume_writing(self) -> None:
@@ -108,6 +110,7 @@ class FrameConnection(asyncio.Protocol):
     def write_all(self, parts: list[bytes]) -> None:
         """Write without blocking; whoever may write much looks at `unsent_bytes` first."""
         if self._transport is not None and self.is_open:
+            self._written_bytes += sum(map(len, parts))
             self._transport.writelines(parts)
 
     def close(self, reason: str) -> None:
@@ -135,18 +138,16 @@ class FrameConnection(asyncio.Protocol):
         self.decoder.on_frame = ignore_frame
 
     def _arm_stall_timer(self) -> None:
+        self._moved_bytes = self._written_bytes - self.unsent_bytes
         self._cancel_timer()
         self._timer = asyncio.get_running_loop().call_later(self.write_stall_timeout_s, self._check_stall)
 
     def _check_stall(self) -> None:
-        # New frames are only added while the buffer is below its bound, so a peer that takes nothing shows
-        # as a buffer that did not shrink; one that takes a little has emptied some of it by then.
-        unsent = self.unsent_bytes
-        if unsent >= self._unmoved_bytes:
+        # The buffer alone says nothing: new frames may have taken the place of those that left.
+        if self._written_bytes - self.unsent_bytes == self._moved_bytes:
             self.abort("the other side has stopped reading")
-            return
-        self._unmoved_bytes = unsent
-        self._arm_stall_timer()
+        else:
+            self._arm_stall_timer()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

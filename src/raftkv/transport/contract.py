@@ -82,8 +82,12 @@ class PeerTransport(Protocol):
     def send(self, member_id: MemberId, kind: int, payload: bytes) -> bool:
         """Queue one frame; never blocks. False: dropped (unknown, not connected, or its queue is full).
 
-        True promises nothing. `kind` is 0 to 0xEF. Raises `TooLarge` above `max_frame_bytes`.
+        It leaves at the next `flush`, or in the loop's next turn. True promises nothing. `kind` is 0 to 0xEF. Raises
+        `TooLarge` above `max_frame_bytes`.
         """
+
+    def flush(self) -> None:
+        """Let what was sent in this turn of the loop leave now, before more work is done in it; never blocks."""
 
     async def call(self, address: str, kind: int, payload: bytes, timeout: float) -> bytes:
         """Ask the node at `host:port` once, over a connection of its own; `timeout` is in seconds.

@@ -257,6 +257,9 @@ class MemoryTransport:
         self._network.post(packet)
         return True
 
+    def flush(self) -> None:
+        """Every frame has left already."""
+
     async def call(self, address: str, kind: int, payload: bytes, timeout: float) -> bytes:
         return await self._calls.call(self._identity, address, kind, payload, timeout)
 

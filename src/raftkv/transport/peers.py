@@ -6,8 +6,9 @@ and a link's queue and errors belong to one direction. The price is a second soc
 Turned down: one duplex connection a pair, which needs a rule for simultaneous dials and saves no system
 call, because a frame is one write and one read either way.
 
-Frames sent within one turn of the loop leave in one write: measured here, three frames of 100 bytes cost
-0.8 us each against 1.2 us with a write each, and the other side wakes up once instead of three times.
+Frames sent within one turn of the loop leave in one write, at `flush` or at the latest in the next turn: measured here,
+three frames of 100 bytes cost 0.8 us each against 1.2 us with a write each, and the other side wakes up once instead of
+three times.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class PeerLink:
         queue = self._queue
         if not queue:
             if self._connection is not None:
-                self._loop.call_soon(self._flush)
+                self._loop.call_soon(self.flush)
             elif not self._is_dialing:
                 return self._drop(1, frame_bytes)
         queue.append(encode_header(kind, payload))
@@ -81,6 +82,19 @@ class PeerLink:
         self._queue_bytes = queue_bytes
         return True
 
+    def flush(self) -> None:
+        """Write what is queued now."""
+        queue = self._queue
+        connection = self._connection
+        if connection is None or not queue:
+            return
+        connection.write_all(queue)
+        self.stats.frames_sent += self._queue_frame_count
+        self.stats.bytes_sent += self._queue_bytes
+        self._unsent_bytes = connection.unsent_bytes
+        queue.clear()
+        self._queue_frame_count = self._queue_bytes = 0
+
     def redial_now(self) -> None:
         """The peer has just dialled us, so it is there: do not wait out the backoff."""
         self._wake.set()
@@ -88,7 +102,7 @@ class PeerLink:
     def retire(self) -> None:
         """Send what is queued, then end; nothing is counted or called back from here on. `wait_retired` follows."""
         self._is_closed = True
-        self._flush()
+        self.flush()
         self.stats = PeerStats(address=self.stats.address)
         if self._connection is not None:
             self._connection.close("closed on our side")
@@ -102,18 +116,6 @@ class PeerLink:
         # The write buffer drains without telling us, so it is looked at before a frame is dropped for it.
         self._unsent_bytes = self._connection.unsent_bytes if self._connection is not None else 0
         return queue_bytes + self._unsent_bytes > self._max_queue_bytes
-
-    def _flush(self) -> None:
-        queue = self._queue
-        connection = self._connection
-        if connection is None or not queue:
-            return
-        connection.write_all(queue)
-        self.stats.frames_sent += self._queue_frame_count
-        self.stats.bytes_sent += self._queue_bytes
-        self._unsent_bytes = connection.unsent_bytes
-        queue.clear()
-        self._queue_frame_count = self._queue_bytes = 0
 
     def _drop(self, frame_count: int, frame_bytes: int) -> bool:
         self.stats.frames_dropped += frame_count
@@ -160,7 +162,7 @@ class PeerLink:
         if self.stats.last_error:
             logger.info("connected to member %016x at %s", self.member_id, self.stats.address)
         self.stats.last_error = ""
-        self._flush()
+        self.flush()
         try:
             reason = await lost
         finally:

@@ -85,6 +85,10 @@ class Transport:
         link = self._links.get(member_id)
         return link is not None and link.send(kind, payload)
 
+    def flush(self) -> None:
+        for link in self._links.values():
+            link.flush()
+
     async def call(self, address: str, kind: int, payload: bytes, timeout: float) -> bytes:
         return await self._calls.call(self._identity, address, kind, payload, timeout)
 
