@@ -9,12 +9,12 @@ import pytest
 
 from raftkv.errors import StorageError
 from raftkv.statemachine import OrderedStore
-from raftkv.storage import MemoryStore, RocksStore
+from raftkv.storage import MemoryStore, RocksStore, WriteBehind
 
 TRICKY_KEYS = [b"", b"\x00", b"\x00\x00", b"\x00\xff", b"a", b"a\x00", b"a\xff", b"aa", b"b", b"\xff", b"\xff\xff"]
 
 
-@pytest.fixture(params=["memory", "rocks"])
+@pytest.fixture(params=["memory", "rocks", "behind rocks"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -22,6 +22,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store(kind: str, tmp_path: Path) -> Iterator[OrderedStore]:
     opened: OrderedStore = MemoryStore() if kind == "memory" else RocksStore(tmp_path / "state")
+    if kind == "behind rocks":
+        opened = WriteBehind(opened)
     yield opened
     opened.close()
 

@@ -226,3 +226,44 @@ def test_a_snapshot_is_the_state_at_last_applied(tmp_path: Path) -> None:
     machine.apply([commands_entry(3, [Put(b"a", b"3")])])
     copy = KeyValueMachine(MemoryStore.open(tmp_path / "snapshot"))
     assert (copy.last_applied, copy.state_hash()) == (2, expected)
+
+
+# ---- Prepared before it is committed
+
+
+def test_what_is_prepared_shows_only_when_it_is_applied() -> None:
+    machine = machine_with([Put(b"k", b"1")])
+    entry = commands_entry(2, [Put(b"k", b"2"), Delete(b"k"), Put(b"k", b"3")])
+    machine.prepare(entry)
+    assert (machine.revision, machine.last_applied) == (2, 1)
+    assert machine.get(b"k") == KeyValue(b"k", b"1", 2, 2, 1)
+    assert machine.apply([entry]) == [[PutResult(3, 2, 2), DeleteResult(4, True), PutResult(5, 5, 1)]]
+    plain = machine_with([Put(b"k", b"1")], [Put(b"k", b"2"), Delete(b"k"), Put(b"k", b"3")])
+    assert machine.state_hash() == plain.state_hash()
+
+
+def test_another_entry_that_was_committed_in_its_place_is_applied_instead() -> None:
+    """Another leader's entry may replace one that was proposed and not committed (Raft §5.3)."""
+    for committed in (
+        [Entry(2, 2, EntryKind.COMMANDS, encode_batch([Put(b"k", b"theirs")]))],
+        [Entry(2, 2, EntryKind.NOOP), commands_entry(3, [Put(b"k", b"theirs")])],
+    ):
+        machine = machine_with([Put(b"k", b"1")])
+        machine.prepare(commands_entry(2, [Put(b"k", b"ours"), Put(b"other", b"ours")]))
+        machine.apply(committed)
+        plain = machine_with([Put(b"k", b"1")])
+        plain.apply(committed)
+        assert machine.state_hash() == plain.state_hash()
+        assert machine.get(b"other") is None
+
+
+def test_what_was_prepared_for_a_state_that_has_moved_on_is_forgotten() -> None:
+    machine = machine_with([Put(b"k", b"1")])
+    stale = commands_entry(2, [Put(b"k", b"2")])
+    machine.prepare(stale)
+    machine.apply([stale])
+    machine.prepare(stale)
+    with pytest.raises(InvariantViolation, match="applied entry 2 where 3 is next"):
+        machine.apply([stale])
+    machine.prepare(commands_entry(7, [Put(b"k", b"far ahead")]))
+    assert machine.apply([commands_entry(3, [Put(b"k", b"3")])]) == [[PutResult(4, 2, 3)]]

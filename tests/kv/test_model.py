@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.kv import Command, Compact, Delete, KeyValueMachine, Put, Result
-from raftkv.storage import MemoryStore, RocksStore
+from raftkv.storage import MemoryStore, RocksStore, WriteBehind
 from raftkv.types import Entry
 from tests.kv.model import Model, commands_entry
 
@@ -37,9 +37,11 @@ class Reopen:
 
 @dataclasses.dataclass(frozen=True)
 class Apply:
-    """One call of `apply` with an entry for each batch."""
+    """One call of `apply` with an entry for each batch; before it the first is prepared, or that many are swept."""
 
     batches: list[list[Put | Delete | CompactBack]]
+    is_prepared: bool = False
+    swept_between_count: int = 0
 
 
 Action: TypeAlias = Apply | Sweep | Reopen
@@ -50,16 +52,17 @@ writes = st.one_of(
     st.builds(Delete, keys),
     st.builds(CompactBack, st.integers(-1, 6)),
 )
-applies = st.builds(Apply, st.lists(st.lists(writes, max_size=6), min_size=1, max_size=3))
+batches = st.lists(st.lists(writes, max_size=6), min_size=1, max_size=3)
+applies = st.builds(Apply, batches, st.booleans(), st.sampled_from([0, 0, 1, 3]))
 histories = st.lists(st.one_of(applies, applies, st.builds(Sweep, st.integers(1, 4)), st.just(Reopen())), max_size=12)
 
 
 class Run:
-    """One machine on a memory store, and its model, driven by the same actions."""
+    """One machine on a store in memory that others gather in front of, and its model, driven by the same actions."""
 
     def __init__(self) -> None:
         self.store = MemoryStore()
-        self.machine = KeyValueMachine(self.store)
+        self.machine = KeyValueMachine(WriteBehind(self.store))
         self.model = Model()
         self.log: list[Entry] = []
 
@@ -72,7 +75,7 @@ class Run:
             case Reopen():
                 self.machine.flush()
                 self.store = self.store.crashed()
-                self.machine = KeyValueMachine(self.store)
+                self.machine = KeyValueMachine(WriteBehind(self.store))
 
     def apply(self, action: Apply) -> None:
         first = len(self.log)
@@ -86,6 +89,10 @@ class Run:
                 results += self.model.run([command])
             self.log.append(commands_entry(len(self.log) + 1, commands))
             expected.append(results)
+        if action.is_prepared:
+            self.machine.prepare(self.log[first])
+        if action.swept_between_count:
+            self.machine.sweep(action.swept_between_count)
         assert self.machine.apply(self.log[first:]) == expected
 
     def check_reads(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from raftkv.errors import InvalidInput, require
 from raftkv.kv import mvcc
@@ -35,8 +36,17 @@ from raftkv.kv.keyspace import (
 from raftkv.kv.results import KeyValue, RangeResult, Result
 from raftkv.kv.step import Step
 from raftkv.kv.sweep import Sweeper
-from raftkv.statemachine import OrderedStore
+from raftkv.statemachine import OrderedStore, WriteBatch
 from raftkv.types import Entry, EntryKind
+
+
+class _Step(NamedTuple):
+    """What `entries`, applied to the state as it is, change and answer. Nothing of it is written yet."""
+
+    entries: Sequence[Entry]
+    batch: WriteBatch
+    position: Position
+    results: list[Sequence[Result]]
 
 
 class KeyValueMachine:
@@ -45,7 +55,7 @@ class KeyValueMachine:
     It owns `store` from here on and closes it.
     """
 
-    __slots__ = ("_get", "_position", "_store", "_sweeper", "compact_revision", "revision")
+    __slots__ = ("_get", "_position", "_prepared", "_store", "_sweeper", "compact_revision", "revision")
 
     def __init__(self, store: OrderedStore) -> None:
         self._store = store
@@ -54,6 +64,7 @@ class KeyValueMachine:
         self.revision = self._position.revision
         self.compact_revision = self._position.compact_revision
         self._sweeper = Sweeper(store)
+        self._prepared: _Step | None = None
 
     @property
     def last_applied(self) -> int:
@@ -69,7 +80,27 @@ class KeyValueMachine:
         """See `StateMachine.apply`. Nothing is changed, here or in the store, when it raises."""
         if not entries:
             return []
-        self._check_contiguous(entries)
+        step, self._prepared = self._prepared, None
+        if step is None or step.entries != entries:
+            self._check_contiguous(entries)
+            step = self._run(entries, wants_results=wants_results)
+        self._store.write(step.batch)
+        self._position = step.position
+        self.revision = step.position.revision
+        self.compact_revision = step.position.compact_revision
+        return step.results
+
+    def prepare(self, entry: Entry) -> None:
+        """Do all of the work of applying `entry` but the writing. It is next in the log, and not committed yet.
+
+        For a leader, which has the time while its followers write. Nothing of it shows before `apply` is given exactly
+        this entry; if another was committed in its place (Raft §5.3), what was prepared is forgotten.
+        """
+        self._store.settle()
+        if entry.index == self._position.last_applied + 1:
+            self._prepared = self._run([entry], wants_results=True)
+
+    def _run(self, entries: Sequence[Entry], *, wants_results: bool) -> _Step:
         batches = [
             decode_batch(entry.data, entry.index) if entry.kind == EntryKind.COMMANDS else [] for entry in entries
         ]
@@ -82,11 +113,7 @@ class KeyValueMachine:
         if step.changes:
             batch.put(changes_key(self.revision + 1), encode_changes(step.changes))
         batch.put(POSITION_KEY, encode_position(position))
-        self._store.write(batch)
-        self._position = position
-        self.revision = position.revision
-        self.compact_revision = position.compact_revision
-        return results
+        return _Step(entries, batch, position, results)
 
     def _check_contiguous(self, entries: Sequence[Entry]) -> None:
         expected = self._position.last_applied

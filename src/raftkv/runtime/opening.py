@@ -26,6 +26,7 @@ from raftkv.storage import (
     Wal,
     WalSettings,
     WalStep,
+    WriteBehind,
     found_log,
     open_log,
 )
@@ -122,7 +123,7 @@ def open_machine(settings: Settings, directory: Path, *, is_read_only: bool = Fa
     rocks = RocksSettings(write_buffer_bytes=settings.write_buffer_bytes, block_cache_bytes=settings.block_cache_bytes)
     store = RocksStore(directory, rocks, is_read_only=is_read_only)
     try:
-        return KeyValueMachine(store)
+        return KeyValueMachine(WriteBehind(store))
     except BaseException:
         store.close()
         raise

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, Rejected, ShuttingDown, require
 from raftkv.runtime.gathering import Gathering
-from raftkv.types import Entry
+from raftkv.types import Entry, EntryKind
 
 Done = Callable[[Any], None]
 
@@ -85,6 +85,7 @@ class Proposals:
         self._batch_max_count = batch_max_count
         self._batch_max_bytes = batch_max_bytes
         self._waiting: deque[_Batch] = deque()
+        self._lone_entry: Entry | None = None
         self._inflight: dict[int, _Batch] = {}
         """By index. Of this leadership only, so that nothing that is adrift takes up the window."""
         self._adrift: list[_Batch] = []
@@ -139,7 +140,8 @@ class Proposals:
         while waiting and len(self._inflight) < self._window_count:
             batch = waiting.popleft()
             try:
-                batch.index, batch.term = self._proposer.propose(self._encode_batch(batch.commands))
+                data = self._encode_batch(batch.commands)
+                batch.index, batch.term = self._proposer.propose(data)
             except Rejected as error:
                 self._finish(batch, error)
                 continue
@@ -149,8 +151,15 @@ class Proposals:
             batch.proposed_s = self._now()
             require(batch.index not in self._inflight, "index {} was given to two batches", batch.index)
             self._inflight[batch.index] = batch
+            is_lone = len(self._inflight) == 1
+            self._lone_entry = Entry(batch.index, batch.term, EntryKind.COMMANDS, data) if is_lone else None
             has_proposed = True
         return has_proposed
+
+    def take_lone_entry(self) -> Entry | None:
+        """The entry that was just proposed, if no other is under way: given out once."""
+        entry, self._lone_entry = self._lone_entry, None
+        return entry
 
     def applied(self, entry: Entry, results: Sequence[Any]) -> None:
         """`entry` took effect with these results; answers whoever waited at its index."""

@@ -385,6 +385,8 @@ class Replica:
                 self.forwarding.flush(self.leader)
             self.reads.flush()
             self.driver.process()
+            if self.is_leader and (entry := self.proposals.take_lone_entry()) is not None:
+                self.machine.prepare(entry)  # while the disks and the followers work
         except Exception as error:  # noqa: BLE001 - whatever it is, going on could break a promise: the node stops
             self._hooks.failed(error)
 

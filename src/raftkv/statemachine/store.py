@@ -1,7 +1,7 @@
 """An ordered map from bytes to bytes with atomic batches: what state machines may stand on.
 
-Implementations: `storage.engine.RocksStore` and `storage.memory_store.MemoryStore`; one contract suite runs
-against both.
+Implementations: `storage.engine.RocksStore`, `storage.write_behind.WriteBehind` in front of it, and
+`storage.memory_store.MemoryStore`; one contract suite runs against all.
 
 The durability contract is weak on purpose. A write is not durable until a later `flush` returns, and after a
 crash the store holds the effect of some prefix of the writes, whole batches only. A state machine that
@@ -42,6 +42,9 @@ class OrderedStore(Protocol):
     def write(self, batch: WriteBatch, /) -> None:
         """Atomic and visible on return, not durable. `batch` comes from this store's `new_batch` and is used up."""
         ...
+
+    def settle(self) -> None:
+        """The caller has a moment to spare, of about a millisecond: do now what would hold up a later call."""
 
     def scan(self, start: bytes, stop: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Keys in [start, stop) as they stood at the call, whatever is written meanwhile."""

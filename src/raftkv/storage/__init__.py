@@ -21,6 +21,7 @@ from raftkv.storage.memory_log import MemoryLog
 from raftkv.storage.memory_store import MemoryStore
 from raftkv.storage.snapshots import SnapshotSink, SnapshotSource
 from raftkv.storage.wal import Wal
+from raftkv.storage.write_behind import WriteBehind
 
 __all__ = [
     "DataDirectory",
@@ -43,6 +44,7 @@ __all__ = [
     "WalSettings",
     "WalStats",
     "WalStep",
+    "WriteBehind",
     "found_log",
     "free_bytes",
     "open_log",

@@ -104,6 +104,9 @@ class MemoryStore:
         self._table.replay(changes)
         self._unflushed.append(changes)
 
+    def settle(self) -> None:
+        """There is nothing to do."""
+
     def scan(self, start: bytes, stop: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         self._check_open()
         table = self._table
