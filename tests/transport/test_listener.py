@@ -173,6 +173,44 @@ def test_peers_are_bounded_and_the_one_too_many_reads_why() -> None:
     run(scenario)
 
 
+def test_strangers_cannot_take_the_places_of_members() -> None:
+    """Without TLS whoever knows the cluster id can pose as any number of members."""
+
+    async def scenario() -> None:
+        async with world() as made:
+            node = await made.start(2, settings=TransportSettings(max_inbound_peers=2))
+            node.transport.set_peers({21: "127.0.0.1:1", 22: "127.0.0.1:1"})
+            async with contextlib.AsyncExitStack() as stack:
+
+                async def refusal_of(member_id: int) -> str:
+                    peer = await stack.enter_async_context(dialed(node))
+                    peer.say_hello(Purpose.PEER, member_id)
+                    return (await peer.hear_reply()).refusal
+
+                assert [await refusal_of(stranger) for stranger in (11, 12)] == ["", ""]
+                assert [await refusal_of(member) for member in (21, 22)] == ["", ""]
+                assert await refusal_of(13) == "it has as many peers as it may"
+                node.transport.set_peers({13: "127.0.0.1:1"})
+                assert await refusal_of(13) == ""
+
+    run(scenario)
+
+
+def test_members_take_no_places_of_strangers() -> None:
+    """A server that was away must hear of the members that it does not know yet."""
+
+    async def scenario() -> None:
+        async with world() as made:
+            node = await made.start(2, settings=TransportSettings(max_inbound_peers=1))
+            node.transport.set_peers({21: "127.0.0.1:1", 22: "127.0.0.1:1"})
+            async with dialed(node) as first, dialed(node) as second, dialed(node) as stranger:
+                for member_id, peer in ((21, first), (22, second), (11, stranger)):
+                    peer.say_hello(Purpose.PEER, member_id)
+                    assert (await peer.hear_reply()).refusal == ""
+
+    run(scenario)
+
+
 async def assert_room(node: Node) -> None:
     """A place becomes free when the node has seen the end of another connection."""
     while True:

@@ -202,7 +202,14 @@ class MemoryTransport:
         self._addresses: dict[MemberId, str] = {}
         self._queued_bytes: dict[MemberId, int] = {}
         self.address = ""
-        self.services = Services(handler, settings, self._stats, lambda _: PeerStats(), lambda _: None)
+        self.services = Services(
+            handler,
+            settings,
+            self._stats,
+            lambda member_id: member_id in self._addresses,
+            lambda _: PeerStats(),
+            lambda _: None,
+        )
 
     @property
     def stats(self) -> TransportStats:

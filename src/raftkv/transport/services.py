@@ -3,6 +3,9 @@
 A peer has one connection to us: when it dials again it has lost the old one, which our kernel may not know
 for long, so the new one replaces it. Snapshots follow the same rule across senders, because the
 newest sender is the one that leads now; the newer handler starts only when the older has ended.
+
+Without TLS whoever knows the cluster id can pose as any number of members. So places are counted for strangers
+alone, and a member always has its own: those are as few as the node asked for with `set_peers`.
 """
 
 from __future__ import annotations
@@ -24,19 +27,21 @@ from raftkv.types import MemberId
 
 
 class Services:
-    """`peer_traffic` finds a member's counters; `on_inbound` hears of each accepted peer."""
+    """`is_member` knows the node's peers, `peer_traffic` their counters; `on_inbound` hears of each accepted peer."""
 
     def __init__(
         self,
         handler: TransportHandler,
         settings: TransportSettings,
         stats: TransportStats,
+        is_member: Callable[[MemberId], bool],
         peer_traffic: Callable[[MemberId], Traffic],
         on_inbound: Callable[[MemberId], None],
     ) -> None:
         self._handler = handler
         self._settings = settings
         self._stats = stats
+        self._is_member = is_member
         self._peer_traffic = peer_traffic
         self._on_inbound = on_inbound
         self._tasks = TaskSet()
@@ -55,8 +60,9 @@ class Services:
         reason = self._handler.accept_peer(hello.identity)
         if reason:
             raise ConnectionRefusal(RefusalReason.MEMBER, reason)
-        is_new = hello.purpose is Purpose.PEER and hello.sender not in self._peers
-        if is_new and len(self._peers) >= self._settings.max_inbound_peers:
+        if hello.purpose is Purpose.SNAPSHOT or hello.sender in self._peers or self._is_member(hello.sender):
+            return
+        if self._stranger_count() >= self._settings.max_inbound_peers:
             raise ConnectionRefusal(RefusalReason.TOO_MANY, "it has as many peers as it may")
 
     def serve(self, connection: FrameConnection, hello: Hello) -> Callable[[str], None]:
@@ -91,6 +97,9 @@ class Services:
         connection.decoder.on_frame = functools.partial(self._handler.on_frame, sender)
         self._on_inbound(sender)
         return functools.partial(self._forget_peer, connection, sender)
+
+    def _stranger_count(self) -> int:
+        return sum(not self._is_member(sender) for sender in self._peers)
 
     def _forget_peer(self, connection: FrameConnection, sender: MemberId, _reason: str) -> None:
         if self._peers.get(sender) is connection:

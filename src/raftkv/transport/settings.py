@@ -28,7 +28,7 @@ class TransportSettings:
     backoff_min_ms, backoff_max_ms: the wait between dials grows from one to the other, with jitter.
     write_stall_timeout_ms: a connection whose write buffer is full and does not move for so long is dropped.
     max_handshakes: connections that have not said a valid hello; one more drops the oldest of them.
-    max_inbound_peers, max_calls: accepted connections of each purpose; one more is refused with a reason.
+    max_inbound_peers, max_calls: accepted connections of strangers, and calls; one more is refused with a reason.
     max_call_bytes: the payload of a call or of its reply.
     snapshot_window_chunks: chunks sent ahead of the receiver's consumer; bounds the memory at both ends.
     max_snapshot_chunk_bytes: the largest chunk.

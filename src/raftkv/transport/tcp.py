@@ -37,7 +37,9 @@ class Transport:
             settings.write_stall_timeout_ms / 1000,
             client_context(tls) if tls else None,
         )
-        self._services = Services(handler, settings, self._stats, self._peer_traffic, self._peer_dialed_us)
+        self._services = Services(
+            handler, settings, self._stats, self._is_member, self._peer_traffic, self._peer_dialed_us
+        )
         self._listener = Listener(identity, settings, self._stats, server_context(tls) if tls else None, self._services)
         self._calls = CallClient(self._dialer, settings.max_call_bytes)
         self._addresses: dict[MemberId, str] = {}
@@ -132,6 +134,9 @@ class Transport:
         if member_id not in self._addresses:
             del self._stats.peers[member_id]
         self._tasks.spawn(link.wait_retired(), name=f"retire peer {member_id}")
+
+    def _is_member(self, member_id: MemberId) -> bool:
+        return member_id in self._addresses
 
     def _peer_traffic(self, member_id: MemberId) -> Traffic:
         """A member that dials us before our configuration names it counts for nobody."""
