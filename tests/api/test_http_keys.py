@@ -7,6 +7,7 @@ import json
 import pytest
 
 from raftkv import errors
+from raftkv.api.http.intake import Intake
 from raftkv.kv import KeyValue
 from raftkv.types import Consistency, WriteMode
 from tests.api.fake_node import NOT_READY
@@ -331,6 +332,48 @@ def test_a_default_consistency_can_be_set_and_overruled(lane: str) -> None:
         assert len(world.node.calls) == 1
 
     play(scenario, lane, read_consistency="linearizable")
+
+
+@pytest.mark.parametrize("default", ["local", "linearizable"])
+def test_a_local_read_that_is_asked_for_answers_as_one_by_default(lane: str, default: str) -> None:
+    async def scenario(world: World) -> None:
+        world.node.data[b"a"] = KeyValue(b"a", b'"new"', 1, 1, 1)
+        reply = await world.ask("GET", "/store/a?consistency=local")
+        assert (reply.status, reply.headers["x-raftkv-consistency"]) == (200, "local")
+        assert reply.json == {"message": "success fetching data", "data": {"key": "a", "value": "new"}}
+        assert (await world.ask("GET", "/store/a/?consistency=local")).json["data"]["key"] == "a"
+        reply = await world.ask("GET", "/store/b?consistency=local")
+        assert (reply.status, reply.json["code"]) == (404, "key_not_found")
+        reply = await world.ask("GET", f"/store/{'k' * 513}?consistency=local")
+        assert (reply.status, reply.json["code"]) == (413, "too_large")
+        world.node.error = NOT_READY
+        assert (await world.ask("GET", "/store/a?consistency=local")).status == 503
+        assert world.node.calls == []
+
+    play(scenario, lane, read_consistency=default)
+
+
+@pytest.mark.parametrize("target", ["/store/a?consistency=local", "/store/a?consistency=linearizable"])
+@pytest.mark.parametrize("default", ["local", "linearizable"])
+def test_reads_of_the_common_shapes_take_the_shortcut(
+    lane: str, target: str, default: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`take` makes a request object, which is what the shortcut saves; the slow lane has no other way."""
+    taken: list[str] = []
+    take = Intake.take
+
+    def counted(self: Intake) -> None:
+        taken.append(target)
+        take(self)
+
+    monkeypatch.setattr(Intake, "take", counted)
+
+    async def scenario(world: World) -> None:
+        world.node.data[b"a"] = KeyValue(b"a", b'"new"', 1, 1, 1)
+        assert (await world.ask("GET", target)).status == 200
+        assert taken == ([] if lane == "fast" else [target])
+
+    play(scenario, lane, read_consistency=default)
 
 
 @pytest.mark.parametrize("value", ["eventual", "", "local,lease"])

@@ -179,6 +179,23 @@ def test_a_request_that_stalls_is_timed_out_and_an_idle_connection_closed(
     play(scenario, lane, **FAST)
 
 
+def test_a_connection_that_never_sends_a_byte_has_the_time_of_an_idle_one(lane: str) -> None:
+    async def scenario(world: World) -> None:
+        silent, begun = await world.connect(), await world.connect()
+        await begun.send(b"GE")
+        await world.until(lambda: sum(c._is_silent for c in world.server._connections()) == 1)
+        start_s = asyncio.get_running_loop().time()
+        world.server._sweep.look(start_s)
+        world.server._sweep.look(start_s + 11)  # over body_timeout_ms
+        assert await begun.closed() == b""
+        await world.until(lambda: len(world.server._connections()) == 1)
+        world.server._sweep.look(start_s + 29)
+        await silent.send(request("GET", "/health"))
+        assert (await silent.reply()).status == 200
+
+    play(scenario, lane, body_timeout_ms=10_000, idle_timeout_ms=30_000)
+
+
 def test_a_request_that_drips_is_timed_out_all_the_same(lane: str) -> None:
     async def scenario(world: World) -> None:
         client = await world.connect()

@@ -257,8 +257,10 @@ class Connection(Intake):
             kind = Waiting.ANSWER
         elif self._urls:
             kind = Waiting.BODY if self._in_body else Waiting.HEADER
+        elif self._begun or self._is_silent:
+            kind = Waiting.REQUEST
         else:
-            kind = Waiting.REQUEST if self._begun else Waiting.FIRST
+            kind = Waiting.METHOD
         return kind, self._begun
 
     def timed_out(self, waiting: Waiting) -> None:
@@ -266,7 +268,7 @@ class Connection(Intake):
         if waiting in {Waiting.HEADER, Waiting.BODY}:
             text = f"the {waiting.value} of the request did not come in within {self.limits.request_s} s"
             self.refuse(RequestTimeout(f"{text} (setting body_timeout_ms)"))
-        elif waiting in {Waiting.FIRST, Waiting.REQUEST}:
+        elif waiting in {Waiting.METHOD, Waiting.REQUEST}:
             self.transport.close()
         else:
             self.transport.abort()

@@ -4,8 +4,9 @@ A request costs about ten Python calls here; through ASGI it is a task, a dozen 
 steps (docs/design/http.md has the figures). Two depths:
 
 - `on_message_complete` takes a shortcut for the commonest shapes: nothing but well-known headers, a key of plain
-  characters, default options. What it writes is, for speed, a copy of what `operation_answer` says; the contract
-  suite holds the two together. Whatever is unusual or goes wrong before the node is asked falls back to `take`.
+  characters, default options or a consistency by its usual name. What it writes is, for speed, a copy of what
+  `operation_answer` says; the contract suite holds the two together. Whatever is unusual or goes wrong before the node
+  is asked falls back to `take`.
 - `begin` handles every other request for keys with the shared functions, still without a coroutine, and gives
   all else to the ASGI application.
 
@@ -38,6 +39,7 @@ PLAIN_KEY = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~
 
 _SLASH = ord("/")
 _LINEARIZABLE = b"?consistency=linearizable"
+_LOCAL = b"?consistency=local"
 
 _FETCHED = b'%b%d\r\n\r\n{"message":"success fetching data","data":{"key":"%b","value":%b}}'
 _FETCHED_SIZE = len(b'{"message":"success fetching data","data":{"key":"","value":}}')
@@ -92,14 +94,14 @@ class FastLane(Connection):
                         return
                 elif key.endswith(_LINEARIZABLE):
                     key = key[: -len(_LINEARIZABLE)]
-                    if (
-                        key
-                        and key[-1] != _SLASH
-                        and len(key) <= self._max_key_bytes
-                        and not key.translate(None, PLAIN_KEY)
-                    ):
+                    if self._is_plain(key):
                         self._start_shortcut(key, started_s)
                         self._read_confirmed(key)
+                        return
+                elif key.endswith(_LOCAL):
+                    key = key[: -len(_LOCAL)]
+                    if self._is_plain(key):
+                        self._fetch(key, started_s)
                         return
         elif method == b"POST" and url in {ROOT, PREFIX} and len(self._urls) == 1 and len(self._body_parts) == 1:
             content_type = headers.get(b"Content-Type") or headers.get(b"content-type")
@@ -115,6 +117,11 @@ class FastLane(Connection):
         self.take()
 
     # The shortcuts
+
+    def _is_plain(self, key: bytes) -> bool:
+        return (
+            key != b"" and key[-1] != _SLASH and len(key) <= self._max_key_bytes and not key.translate(None, PLAIN_KEY)
+        )
 
     def _fetch(self, key: bytes, started_s: float) -> None:
         node, heads = self._node, self._heads

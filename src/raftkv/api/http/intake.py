@@ -41,10 +41,11 @@ class Intake(HttpToolsProtocol):
         self._header_bytes = 0
         self._header_of = -1  # the request whose header came in more than one read
         self._begun = 0  # requests that came in completely
+        self._is_silent = True  # no byte has come yet
         self.parser = httptools.HttpRequestParser(_Callbacks(self))
         # After "connection: close" further input is discarded here; the parser would call it an error.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._feed: Callable[[bytes | memoryview], None] = self.parser.feed_data
+        self._feed: Callable[[bytes | memoryview], None] = self._feed_first
 
     # For the other half
 
@@ -94,6 +95,12 @@ class Intake(HttpToolsProtocol):
             return
         if self._urls:
             self._after_part(len(data))
+
+    def _feed_first(self, data: bytes | memoryview) -> None:
+        """Notes once that something came, so that no later read has to."""
+        self._is_silent = False
+        self._feed = self.parser.feed_data
+        self._feed(data)
 
     def _after_part(self, size: int) -> None:
         """A request has begun to come in and is not complete."""

@@ -66,8 +66,9 @@ class Limits:
 class Waiting(enum.Enum):
     """What a connection waits for."""
 
-    FIRST = "first request"
-    REQUEST = "next request"
+    REQUEST = "request"
+    METHOD = "method"
+    """The connection's first bytes came, and no path: perhaps half a method name."""
     HEADER = "header"
     BODY = "body"
     ANSWER = "answer"
@@ -92,8 +93,8 @@ class Sweep:
         self._connections = connections
         self._noted: dict[Swept, tuple[tuple[Waiting, int], float]] = {}
         self._limit_s: dict[Waiting, float] = {
-            Waiting.FIRST: min(limits.idle_s, limits.request_s),  # it may hold back half a method name
             Waiting.REQUEST: limits.idle_s,
+            Waiting.METHOD: limits.request_s,
             Waiting.HEADER: limits.request_s,
             Waiting.BODY: limits.request_s,
             Waiting.READER: limits.request_s,
