@@ -24,7 +24,7 @@ def small(make_cluster: MakeCluster) -> Cluster:
         segment_size_bytes=64 << 10,
         flush_interval_bytes=64 << 10,
         log_retention_bytes=64 << 10,
-        disk_reserve_bytes=1 << 20,
+        disk_reserve_bytes=0,
         snapshot_chunk_bytes=16 << 10,
     )
 

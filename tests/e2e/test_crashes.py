@@ -20,7 +20,7 @@ def test_killing_all_nodes_under_load_loses_no_acknowledged_write(make_cluster: 
     """With small files the kill also meets cuts of the log and flushes of the state."""
     size = segment_kib << 10
     limits = {"segment_size_bytes": size, "flush_interval_bytes": size // 2, "log_retention_bytes": size}
-    cluster = make_cluster(**limits, disk_reserve_bytes=size)
+    cluster = make_cluster(**limits, disk_reserve_bytes=0)
     nodes = cluster.form()
     for attempt in range(2):
         with Writers(nodes, prefix=f"round{attempt}") as writers:

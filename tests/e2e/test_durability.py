@@ -98,7 +98,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_refuses_writes_early_and_heals(cluster: Cluster, small_disk: Path) -> None:
-    node = cluster.add("node1", segment_size_bytes=1 << 20, disk_reserve_bytes=16 << 20)
+    node = cluster.add("node1", segment_size_bytes=1 << 20, write_buffer_bytes=4 << 20, disk_reserve_bytes=16 << 20)
     node.data_dir = small_disk / "data"
     node.start().wait_ready()
     assert node.store("before", 1).status == 200

@@ -16,6 +16,9 @@ from raftkv.runtime import Node, maintenance
 from raftkv.types import Consistency, SnapshotMetadata
 from tests.runtime.nodes import MIB, Cluster, delete, get, put, run, submit, until
 
+RESERVE_BYTES = 3 * MIB
+"""The least that small settings allow: a log file and two write buffers."""
+
 
 async def lone(cluster: Cluster, **changes: Any) -> Node:
     node = await cluster.start("node1", **{"segment_size_bytes": 64 * 1024, **changes})
@@ -207,17 +210,17 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def test_below_the_reserve_writes_are_refused_and_deletes_and_reads_go_on(tmp_path: Path, disk: Disk) -> None:
     async def story(cluster: Cluster) -> None:
-        node = await lone(cluster, disk_reserve_bytes=MIB)
+        node = await lone(cluster, disk_reserve_bytes=RESERVE_BYTES)
         await put(node, "k", "1")
         await put(node, "other", "1")
-        disk.set_free(MIB - 1, node)
+        disk.set_free(RESERVE_BYTES - 1, node)
         with pytest.raises(DiskFull, match="disk_reserve_bytes"):
             await put(node, "k", "2")
         for consistency in (Consistency.LOCAL, Consistency.LINEARIZABLE):
             assert await get(node, "k", consistency) == "1"
         assert (await delete(node, "other")).revision == 4
         await submit(node, Compact(4))
-        disk.set_free(MIB, node)
+        disk.set_free(RESERVE_BYTES, node)
         await put(node, "k", "2")
         assert await get(node, "k") == "2"
 
@@ -229,7 +232,7 @@ def test_room_is_noticed_by_itself(tmp_path: Path, disk: Disk, monkeypatch: pyte
     monkeypatch.setattr(maintenance, "DISK_CHECK_ROUNDS", 2)
 
     async def story(cluster: Cluster) -> None:
-        node = await lone(cluster, disk_reserve_bytes=MIB)
+        node = await lone(cluster, disk_reserve_bytes=RESERVE_BYTES)
         disk.free_bytes = 0
         await until(lambda: node.replica.is_disk_full, "noticed")
         disk.free_bytes = 10 * MIB
@@ -241,7 +244,7 @@ def test_room_is_noticed_by_itself(tmp_path: Path, disk: Disk, monkeypatch: pyte
 
 def test_a_full_leader_refuses_what_others_forward_too(tmp_path: Path, disk: Disk) -> None:
     async def story(cluster: Cluster) -> None:
-        node1, node2 = await cluster.form("node1", "node2", disk_reserve_bytes=MIB)
+        node1, node2 = await cluster.form("node1", "node2", disk_reserve_bytes=RESERVE_BYTES)
         await put(node2, "k", "1")
         disk.set_free(0, node1)
         with pytest.raises(DiskFull):
@@ -256,7 +259,7 @@ def test_a_full_leader_refuses_what_others_forward_too(tmp_path: Path, disk: Dis
 def test_a_node_that_starts_on_a_full_disk_knows_it_at_once(tmp_path: Path, disk: Disk) -> None:
     async def story(cluster: Cluster) -> None:
         disk.free_bytes = 0
-        node = await lone(cluster, disk_reserve_bytes=MIB)
+        node = await lone(cluster, disk_reserve_bytes=RESERVE_BYTES)
         with pytest.raises(DiskFull):
             await put(node, "k", "1")
 
@@ -267,7 +270,7 @@ def test_on_a_full_disk_the_history_is_given_up_to_make_room(tmp_path: Path, dis
     """A delete keeps the old value for the history; without this, deleting would fill the disk further."""
 
     async def story(cluster: Cluster) -> None:
-        node = await lone(cluster, disk_reserve_bytes=MIB)
+        node = await lone(cluster, disk_reserve_bytes=RESERVE_BYTES)
         await put_many(node, 20)
         node.maintenance.compact_if_due()
         assert node.replica.proposals.pending_count == 0

@@ -117,6 +117,11 @@ def test_every_setting_can_be_given_by_every_source(tmp_path: Path) -> None:
         ({"max_key_bytes": "64KiB"}, {}, "", "max_header_bytes (default): 16384 is below"),
         ({"max_value_bytes": "16MiB", "max_pending_bytes": "16MiB"}, {}, "", "--max-pending-bytes: "),
         ({"disk_reserve_bytes": "1"}, {}, "", "--disk-reserve-bytes: 1 is below segment_size_bytes"),
+        (
+            {"disk_reserve_bytes": "127MiB"}, {}, "",
+            "--disk-reserve-bytes: 133169152 is below segment_size_bytes + 2 * write_buffer_bytes (134217728)",
+        ),
+        ({"write_buffer_bytes": "128MiB"}, {}, "", "disk_reserve_bytes (default): 268435456 is below"),
         ({"server_host": "0.0.0.0"}, {}, "", "advertise_server_address (default): must be given"),
         ({"raft_host": "::"}, {}, "", "advertise_raft_address (default): must be given because raft_host is ::"),
         ({"read_consistency": "lease"}, {}, "", "--read-consistency: lease needs lease_reads"),

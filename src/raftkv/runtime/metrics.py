@@ -144,7 +144,11 @@ class NodeCollector(Collector):
 
     def _log(self) -> Iterator[Metric]:
         log = self._node.log_metrics
-        sync = HistogramMetricFamily("raftkv_log_sync_seconds", "Time of one write and fdatasync of the log")
+        sync = HistogramMetricFamily(
+            "raftkv_log_sync_seconds",
+            "Time of one write and fdatasync of the log, until the event loop learns of its end: a delay of the loop "
+            "counts too",
+        )
         log.sync.add_to(sync, [])
         yield sync
         yield _gauge("raftkv_log_sync_longest_seconds", "The longest of them since the start", log.longest_sync_s)

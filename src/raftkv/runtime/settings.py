@@ -218,7 +218,8 @@ class Settings:
     disk_reserve_bytes: int = setting(
         Unit.BYTES,
         256 * MIB,
-        "Free space below which writes are refused; reads and deletes go on.",
+        "Free space below which writes are refused; reads and deletes go on. At least segment_size_bytes + "
+        "2 * write_buffer_bytes, which may be taken between two looks at the disk, or 0.",
         between=(0, 1 << 50),
         zero_is="no reserve",
         group=_STORAGE,
@@ -240,7 +241,8 @@ class Settings:
     history_retention_count: int = setting(
         Unit.COUNT,
         1_000_000,
-        "How many of the newest revisions stay readable; the leader has older values compacted.",
+        "How many of the newest revisions stay readable; the leader has older values compacted. While the leader's "
+        "disk is full (disk_reserve_bytes) nothing old is kept, unless this is 0.",
         between=(0, 1 << 50),
         zero_is="all of them",
         group=_STORAGE,

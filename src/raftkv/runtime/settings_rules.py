@@ -16,6 +16,7 @@ _REQUEST_LINE_ROOM_BYTES = 1024
 def broken_rules(settings: Settings) -> list[tuple[str, str]]:
     """The rules between settings that do not hold, as (name of the setting to blame, what is wrong)."""
     s = settings
+    least_reserve_bytes = s.segment_size_bytes + 2 * s.write_buffer_bytes
     rules: list[tuple[object, str, str]] = [
         (
             s.heartbeat_interval_ms >= s.tick_interval_ms,
@@ -44,11 +45,12 @@ def broken_rules(settings: Settings) -> list[tuple[str, str]]:
             "max_pending_bytes",
             f"{s.max_pending_bytes} is below one write of max_key_bytes + max_value_bytes",
         ),
-        # The next log file is made ahead of use, so it must fit into what is kept free.
+        # The disk is looked at once a second. Until the next look the log may make a file ahead of use, and RocksDB may
+        # write out a full buffer and the one that fills meanwhile.
         (
-            s.disk_reserve_bytes == 0 or s.disk_reserve_bytes >= s.segment_size_bytes,
+            s.disk_reserve_bytes == 0 or s.disk_reserve_bytes >= least_reserve_bytes,
             "disk_reserve_bytes",
-            f"{s.disk_reserve_bytes} is below segment_size_bytes ({s.segment_size_bytes}); 0 means no reserve",
+            f"{s.disk_reserve_bytes} is below segment_size_bytes + 2 * write_buffer_bytes ({least_reserve_bytes})",
         ),
         (
             s.lease_reads or s.read_consistency != Consistency.LEASE,
