@@ -13,6 +13,7 @@ from raftkv.kv import Delete, Put, encode_batch
 from raftkv.raft import ReadIndex, encode_message
 from raftkv.raft.reads import PENDING_READ_MAX_COUNT
 from raftkv.runtime import Node, wire
+from raftkv.runtime.forwarding import BATCH_MAX_COUNT
 from raftkv.types import Consistency
 from tests.runtime.nodes import MIB, Cluster, put, run, start_write, until
 
@@ -27,7 +28,8 @@ async def lone(cluster: Cluster, **changes: Any) -> Node:
 
 def test_forwarded_writes_are_bounded_by_the_bytes_that_may_wait(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
-        node = await lone(cluster, max_pending_bytes=2 * MIB)
+        node, peer = await cluster.form("node1", "node2", max_pending_bytes=2 * MIB)
+        sender = peer.replica.own.member_id
         replies: list[wire.ForwardReply] = []
 
         def send(_: int, frame: bytes) -> bool:
@@ -35,26 +37,45 @@ def test_forwarded_writes_are_bounded_by_the_bytes_that_may_wait(tmp_path: Path)
             return True
 
         node.replica._forwarded._send = send
-        batch = encode_batch([Put(b"k", b"v" * 100_000)])
+        batch = encode_batch([Put(b"k", b"1" * 100_000)])
         for request_id in range(200):
-            node.on_frame(STRANGER, wire.FrameKind.FORWARD, wire.encode(wire.Forward(request_id, batch)))
+            node.on_frame(sender, wire.FrameKind.FORWARD, wire.encode(wire.Forward(request_id, batch)))
         assert node.replica.proposals.pending_bytes <= 2 * MIB
         assert len(replies) > 150
         await until(lambda: len(replies) == 200, "everything was answered")
-        await put(node, "k", "it goes on")
+        await put(node, "k", '"it goes on"')
+
+    run(tmp_path, story)
+
+
+def test_forwarded_writes_of_a_stranger_are_refused_whatever_they_are(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster)
+        replies: list[wire.ForwardReply] = []
+
+        def send(_: int, frame: bytes) -> bool:
+            replies.append(wire.decode(frame, wire.ForwardReply))
+            return True
+
+        node.replica._forwarded._send = send
+        for batch in (encode_batch([Put(b"k", b"1")]), b"\xc1", bytes(64 * MIB)):
+            node.on_frame(STRANGER, wire.FrameKind.FORWARD, wire.encode(wire.Forward(1, batch)))
+        assert [reply.failure.code for reply in replies if reply.failure is not None] == ["Unavailable"] * 3
+        assert node.replica.proposals.pending_count == 0
 
     run(tmp_path, story)
 
 
 def test_many_tiny_forwarded_writes_count_for_more_than_their_bytes(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
-        node = await lone(cluster, max_pending_bytes=2 * MIB)
-        batch = encode_batch([Delete(b"")] * 50_000)
-        for request_id in range(10):
-            node.on_frame(STRANGER, wire.FrameKind.FORWARD, wire.encode(wire.Forward(request_id, batch)))
-        assert node.replica.proposals.pending_count <= 2 * MIB / 16
+        node, peer = await cluster.form("node1", "node2", max_pending_bytes=2 * MIB)
+        sender = peer.replica.own.member_id
+        batch = encode_batch([Delete(b"k")] * BATCH_MAX_COUNT)
+        for request_id in range(200):
+            node.on_frame(sender, wire.FrameKind.FORWARD, wire.encode(wire.Forward(request_id, batch)))
+        assert MIB / 17 < node.replica.proposals.pending_count <= 2 * MIB / 17
         await until(lambda: node.replica.proposals.pending_count == 0, "everything was answered")
-        await put(node, "k", "it goes on")
+        await put(node, "k", '"it goes on"')
 
     run(tmp_path, story)
 
@@ -70,7 +91,7 @@ def test_questions_for_reads_are_bounded(tmp_path: Path) -> None:
         assert leading is not None
         assert leading.pending_read_count <= PENDING_READ_MAX_COUNT
         await until(lambda: leading.pending_read_count < 100, "all of them were answered")
-        await put(node2, "k", "it goes on")
+        await put(node2, "k", '"it goes on"')
 
     run(tmp_path, story)
 
@@ -117,11 +138,11 @@ GARBAGE: list[tuple[int, bytes]] = [
 
 def test_garbage_blames_the_peer_and_costs_this_node_nothing(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
-        node = await lone(cluster)
+        node, peer = await cluster.form("node1", "node2")
         for kind, payload in GARBAGE * 20:
             with pytest.raises(PeerProtocolError):
-                node.on_frame(STRANGER, kind, payload)
-        await put(node, "k", "it goes on")
+                node.on_frame(peer.replica.own.member_id, kind, payload)
+        await put(node, "k", '"it goes on"')
 
     run(tmp_path, story)
 

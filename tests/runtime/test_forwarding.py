@@ -13,6 +13,7 @@ from raftkv.errors import (
     DiskFull,
     InvalidInput,
     NoLeader,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     PeerProtocolError,
@@ -20,8 +21,8 @@ from raftkv.errors import (
     ShuttingDown,
     Unavailable,
 )
-from raftkv.kv import Delete, Put, PutResult
-from raftkv.runtime import wire
+from raftkv.kv import Compact, Delete, Put, PutResult
+from raftkv.runtime import Node, wire
 from raftkv.runtime.codec import KeyValueCodec, command_bytes
 from raftkv.runtime.forwarding import BATCH_MAX_COUNT, ForwardedWork, Forwarding
 from raftkv.runtime.gathering import PASSES_MAX
@@ -305,7 +306,9 @@ class Leader:
     """The leader's side: its proposals, and the answers that it sends."""
 
     def __init__(self, pending_max_bytes: int = 1 << 20) -> None:
-        self.refusal: RaftkvError | None = None
+        self.sender_refusal: RaftkvError | None = None
+        self.refusals: dict[bytes, RaftkvError] = {}
+        """By key, of single commands."""
         self.replies: list[tuple[int, wire.ForwardReply]] = []
         self.entries: list[list[Any]] = []
         self.proposals = Proposals(
@@ -316,7 +319,17 @@ class Leader:
             timeout_s=TIMEOUT_S,
             pending_max_bytes=pending_max_bytes,
         )
-        self.work = ForwardedWork(CODEC, self._send, lambda _: self.refusal, command_bytes, batch_max_bytes=1000)
+        self.work = self.work_with(batch_max_bytes=1000)
+
+    def work_with(self, *, batch_max_bytes: int) -> ForwardedWork:
+        return ForwardedWork(
+            CODEC,
+            self._send,
+            lambda _: self.sender_refusal,
+            lambda command: self.refusals.get(command.key),
+            command_bytes,
+            batch_max_bytes=batch_max_bytes,
+        )
 
     def propose(self, data: bytes) -> tuple[int, int]:
         self.entries.append(CODEC.decode_batch(data))
@@ -390,14 +403,31 @@ def test_an_entry_that_was_discarded_is_told_as_refused_and_one_that_hangs_as_un
     ]
 
 
-def test_a_batch_that_cannot_be_taken_now_is_refused_as_a_whole() -> None:
+def test_a_batch_of_a_sender_that_is_not_served_is_refused_as_a_whole_and_undecoded() -> None:
     leader = Leader()
-    leader.refusal = DiskFull("no room")
-    leader.forward(21, 7, "a", "b")
+    leader.sender_refusal = NotLeader()
+    leader.work.handle(21, wire.Forward(7, b"\xc1"), leader.proposals)
     leader.proposals.flush()
     assert leader.entries == []
     (answer,) = leader.replies
-    assert answer[1].failure == wire.Failure("DiskFull", "no room", False)
+    assert answer[1].failure == wire.Failure("NotLeader", "not the leader", False)
+
+
+def test_a_command_that_cannot_be_taken_is_refused_and_its_neighbours_are_not() -> None:
+    leader = Leader()
+    leader.refusals[b"b"] = DiskFull("no room")
+    leader.forward(21, 7, "a", "b", "c")
+    leader.proposals.flush()
+    leader.apply(1, first_revision=2)
+    assert leader.outcomes(0) == [result(2), wire.Failure("DiskFull", "no room", False), result(3)]
+
+
+def test_a_batch_of_nothing_but_refused_commands_is_answered_at_once() -> None:
+    leader = Leader()
+    leader.refusals = {b"a": DiskFull("no room"), b"b": InvalidInput("not JSON")}
+    leader.forward(21, 7, "a", "b")
+    assert [each.code for each in leader.outcomes(0)] == ["DiskFull", "InvalidInput"]
+    assert not leader.proposals.has_waiting
 
 
 def test_a_batch_above_the_limit_is_refused_undecoded() -> None:
@@ -410,7 +440,7 @@ def test_a_batch_above_the_limit_is_refused_undecoded() -> None:
 def test_a_batch_of_more_commands_than_a_follower_sends_is_refused() -> None:
     """Tiny commands take few bytes and much time: a megabyte of them held up a leader's loop for a second."""
     leader = Leader()
-    leader.work = ForwardedWork(CODEC, leader._send, lambda _: None, command_bytes, batch_max_bytes=1 << 20)
+    leader.work = leader.work_with(batch_max_bytes=1 << 20)
     for count in (BATCH_MAX_COUNT, BATCH_MAX_COUNT + 1):
         batch = CODEC.encode_batch([Delete(b"")] * count)
         leader.work.handle(21, wire.Forward(count, batch), leader.proposals)
@@ -474,6 +504,51 @@ def test_a_follower_with_larger_limits_is_refused_and_stays_connected(tmp_path: 
         await put(follower, "k", "1")
         await submit(follower, Delete(b"k"))
         assert follower.transport.stats.peers[leader.replica.own.member_id].lost_count == lost
+
+    run(tmp_path, story)
+
+
+async def forward_as(sender: Node, leader: Node, *commands: Any) -> list[Any]:
+    """What becomes of commands that `sender` forwards without having checked them."""
+    outcomes: list[Any] = []
+    for command in commands:
+        sender.replica.forwarding.submit(command, 1, outcomes.append)
+    sender.replica.forwarding.flush(leader.replica.own.member_id)
+    await until(lambda: len(outcomes) == len(commands), "answered")
+    return outcomes
+
+
+def test_a_follower_s_checks_are_not_believed(tmp_path: Path) -> None:
+    """What is in the log is there for every member: a key that is no text could be named by no client again."""
+
+    async def story(cluster: Cluster) -> None:
+        leader, follower = await cluster.form("node1", "node2")
+        outcomes = await forward_as(
+            follower,
+            leader,
+            Put(b"", b"1"),
+            Put(b"\xff", b"1"),
+            Put(b"good", b"1"),
+            Put(b"k", b"{oops}"),
+            Delete(b"\xff"),
+            Compact(1 << 40),
+        )
+        assert sorted(type(each).__name__ for each in outcomes) == ["InvalidInput"] * 5 + ["PutResult"]
+        assert await get(leader, "good") == "1"
+        assert leader.replica.machine.compact_revision < leader.replica.machine.revision
+        await cluster.agree()
+
+    run(tmp_path, story)
+
+
+def test_writes_of_a_server_that_is_no_member_are_refused_and_it_is_told(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader, removed, _ = await cluster.form("node1", "node2", "node3")
+        await leader.remove("node2")
+        (outcome,) = await forward_as(removed, leader, Put(b"k", b"1"))
+        assert isinstance(outcome, Unavailable)
+        assert "no member" in str(outcome)
+        assert await get(leader, "k") is None
 
     run(tmp_path, story)
 

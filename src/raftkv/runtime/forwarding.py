@@ -233,25 +233,35 @@ class Forwarding:
 
 
 class ForwardedWork:
-    """The leader's side: proposes what followers forward, among its own, and answers each batch once."""
+    """The leader's side: proposes what followers forward, among its own, and answers each batch once.
+
+    `refusal_of_sender` says why batches of that sender cannot be taken now, `refusal_of_command` why a single command
+    cannot. One that is refused leaves its neighbours alone: they may be other clients'.
+    """
 
     def __init__(
         self,
         codec: CommandCodec,
         send: Callable[[MemberId, bytes], bool],
-        refusal_of: Callable[[list[Any]], RaftkvError | None],
+        refusal_of_sender: Callable[[MemberId], RaftkvError | None],
+        refusal_of_command: Callable[[Any], RaftkvError | None],
         bytes_of: Callable[[Any], int],
         *,
         batch_max_bytes: int,
     ) -> None:
         self._codec = codec
         self._send = send
-        self._refusal_of = refusal_of
+        self._refusal_of_sender = refusal_of_sender
+        self._refusal_of_command = refusal_of_command
         self._bytes_of = bytes_of
         self._batch_max_bytes = batch_max_bytes
 
     def handle(self, sender: MemberId, request: wire.Forward, proposals: Proposals) -> None:
         """Propose the batch of `request`, or answer with a refusal. Raises `PeerProtocolError` for other bytes."""
+        refusal = self._refusal_of_sender(sender)
+        if refusal is not None:
+            self._refuse(sender, request, refusal)
+            return
         if len(request.batch) > self._batch_max_bytes:  # decoded, it could be a hundred times as large
             text = f"{len(request.batch)} bytes of forwarded writes are more than the leader's limits allow"
             self._refuse(sender, request, InvalidInput(text))
@@ -261,14 +271,14 @@ class ForwardedWork:
             text = f"{len(commands)} forwarded writes in one batch, the most are {BATCH_MAX_COUNT}"
             self._refuse(sender, request, InvalidInput(text))
             return
-        refusal = self._refusal_of(commands)
-        if refusal is not None:
-            self._refuse(sender, request, refusal)
-            return
 
         collected = _Outcomes(len(commands), lambda all_of_them: self._answer(sender, request, proposals, all_of_them))
         for position, command in enumerate(commands):
-            proposals.submit(command, self._bytes_of(command), functools.partial(collected.take, position))
+            refusal = self._refusal_of_command(command)
+            if refusal is None:
+                proposals.submit(command, self._bytes_of(command), functools.partial(collected.take, position))
+            else:
+                collected.take(position, refusal)
 
     def _answer(self, sender: MemberId, request: wire.Forward, proposals: Proposals, outcomes: list[Any]) -> None:
         results = [_failure_of(each) if isinstance(each, RaftkvError) else each for each in outcomes]

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from raftkv.errors import (
-    InvalidInput,
     NotLeader,
     PeerProtocolError,
     RaftkvError,
     Rejected,
+    Unavailable,
 )
-from raftkv.kv import KeyValueMachine
+from raftkv.kv import Command, KeyValueMachine
 from raftkv.raft import (
     AppendEntries,
     ConfirmedRead,
@@ -38,6 +38,7 @@ from raftkv.raft import (
 )
 from raftkv.runtime import wire
 from raftkv.runtime.applying import Applying
+from raftkv.runtime.client_rules import ClientRules
 from raftkv.runtime.client_work import ClientWork
 from raftkv.runtime.clock import TickClock
 from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
@@ -149,10 +150,12 @@ class Replica:
             timeout_s=timeout_s,
             pending_max_bytes=settings.max_pending_bytes,
         )
+        self._client_rules = ClientRules(settings.max_key_bytes, settings.max_value_bytes)
         self._forwarded = ForwardedWork(
             codec,
             self._send_forward_reply,
-            self._refusal_of,
+            self._refusal_of_sender,
+            self._refusal_of_command,
             command_bytes,
             batch_max_bytes=largest_forward_bytes(settings),
         )
@@ -234,9 +237,11 @@ class Replica:
     def _tick(self) -> None:
         self.advance_clock()
         if not self.driver.is_installing:  # the state's files are being exchanged: nothing may be read, marked or not
-            self.gate.tick()
+            self.gate.tick(can_be_confirmed=not self.standing.is_removed)
         self.proposals.expire()
         self.forwarding.expire()
+        if self.standing.is_removed:
+            self.reads.refuse_all(self.standing.removed())
         self.reads.retry()
         self.wake()
 
@@ -368,6 +373,7 @@ class Replica:
 
     def configuration_changed(self, configuration: Configuration) -> None:
         self.configuration = configuration
+        self.standing.configuration_in_force(configuration)
         self.clients.moved()
         self._hooks.configuration_in_force(configuration)
         self.standing.notify()
@@ -425,16 +431,17 @@ class Replica:
     def _gate_changed(self) -> None:
         self.clients.moved()
 
-    def _refusal_of(self, commands: list[Any]) -> RaftkvError | None:
-        """Why forwarded commands cannot be taken now."""
+    def _refusal_of_sender(self, sender: MemberId) -> RaftkvError | None:
         if not self.is_leader:
             return NotLeader()
-        limit_bytes = largest_command_bytes(self.settings)
-        if any(command_bytes(command) > limit_bytes for command in commands):
-            return InvalidInput("a forwarded write is larger than the leader's limits allow")
-        if self.is_disk_full and any(takes_space(command) for command in commands):
-            return self.clients.disk_full()
+        if sender not in self.configuration.members():
+            return Unavailable("the node is no member of the cluster that the leader knows; ask a member")
         return None
+
+    def _refusal_of_command(self, command: Command) -> RaftkvError | None:
+        if self.is_disk_full and takes_space(command):
+            return self.clients.disk_full()
+        return self._client_rules.refusal_of(command)
 
 
 def largest_command_bytes(settings: Settings) -> int:
