@@ -104,6 +104,30 @@ def test_the_wait_begins_anew_when_it_is_closed_again() -> None:
     assert world.state() is GateState.MARKED
 
 
+def test_what_can_be_confirmed_no_more_is_marked_and_not_asked_for() -> None:
+    world = World()
+    world.tick()
+    world.questions[0](None)
+    for _ in range(3):
+        world.gate.tick(can_be_confirmed=False)
+        assert world.state() is GateState.MARKED
+    assert len(world.questions) == 1
+    world.tick()
+    world.questions[1](None)
+    assert world.state() is GateState.OPEN
+
+
+def test_an_answer_that_comes_when_nothing_can_be_confirmed_is_too_late() -> None:
+    world = World()
+    world.tick()
+    world.gate.tick(can_be_confirmed=False)
+    world.questions[0](None)
+    assert world.state() is GateState.CLOSED
+    world.now_s += WAIT_S
+    world.gate.tick(can_be_confirmed=False)
+    assert world.state() is GateState.MARKED
+
+
 def test_every_change_is_told_once() -> None:
     world = World()
     world.gate.close()

@@ -94,6 +94,8 @@ class ClusterCalls:
 
     async def _ask_leader(self, kind: wire.CallKind, request: Change) -> wire.ChangeReply:
         leader = self._node.replica.leader_member()
+        if leader is None and self._node.replica.standing.is_removed:
+            raise self._node.replica.standing.removed()
         if leader is None or request.is_forwarded or leader.member_id == self._node.replica.own.member_id:
             raise NoLeader("no leader is known here; try again shortly")
         forwarded = msgspec.structs.replace(request, is_forwarded=True)

@@ -54,6 +54,8 @@ class ClientWork:
             done(self.disk_full())
         elif self._replica.is_leader:
             self._replica.proposals.submit(command, command_bytes(command), done)
+        elif self._replica.standing.is_removed:  # its leader may still be heard, but says farewell
+            done(self._replica.standing.removed())
         elif self._replica.leader == NOBODY:
             done(NoLeader("no leader is known; try again shortly"))
         elif mode is WriteMode.FORWARD:
@@ -83,6 +85,9 @@ class ClientWork:
                 done(NotReady("this node has not yet caught up with the leader; try again or ask another member"))
             else:
                 done(self._get(key))
+            return
+        if self._replica.standing.is_removed:
+            done(self._replica.standing.removed())
             return
         is_lease = consistency is Consistency.LEASE
         if is_lease:

@@ -3,7 +3,8 @@
 After a restart, or a pause of the whole process, the applied state may lie behind what clients have already
 seen elsewhere. So local reads wait until the leader has confirmed a commit index *after* the node woke and
 the node has applied it: the same question that a linearizable read asks (Thesis §6.4). Without any leader
-for `wait_s` they are served all the same, and marked, because old configuration is often better than none.
+for `wait_s` they are served all the same, and marked, because old configuration is often better than none. So are
+they by a node that was removed from its cluster: no leader tells it anything any more.
 """
 
 from __future__ import annotations
@@ -53,15 +54,26 @@ class ReadGate:
         self._is_asking = False
         self._become(GateState.CLOSED)
 
-    def tick(self) -> None:
-        """Ask again if nothing is asked, and open with the mark when the wait is over."""
-        if self.state is GateState.OPEN:
+    def tick(self, *, can_be_confirmed: bool = True) -> None:
+        """Ask again if nothing is asked, and open with the mark when the wait is over.
+
+        While it cannot be confirmed nothing is asked, and what was confirmed before is marked from now on.
+        """
+        if not can_be_confirmed:
+            self._withdraw()
+        elif self.state is GateState.OPEN:
             return
-        if not self._is_asking:
+        elif not self._is_asking:
             self._is_asking = True
             question = self._question
             self._ask(lambda error: self._answered(question, error))
         if self.state is GateState.CLOSED and self._now() - self._closed_at_s >= self._wait_s:
+            self._become(GateState.MARKED)
+
+    def _withdraw(self) -> None:
+        self._question += 1  # as in `close`
+        self._is_asking = False
+        if self.state is GateState.OPEN:
             self._become(GateState.MARKED)
 
     def _answered(self, question: int, error: Any) -> None:

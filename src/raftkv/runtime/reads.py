@@ -124,10 +124,14 @@ class ReadQueue:
 
     def close(self) -> None:
         self._is_closed = True
+        self.refuse_all(ShuttingDown("the node is stopping; ask another member"))
+
+    def refuse_all(self, error: RaftkvError) -> None:
+        """What waits now is told `error`; what comes later is asked as ever, unless this is closed."""
         groups = [*self._gathering.values(), *self._asked.values(), *self._confirmed]
         self._gathering, self._asked, self._confirmed = {}, {}, []
         for group in groups:
-            self._tell(group, ShuttingDown("the node is stopping; ask another member"))
+            self._tell(group, error)
 
     def _ask(self, group: _Group) -> None:
         # A fresh id each time: a late answer to an earlier question must not count for this one (etcd#20418).

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from raftkv.errors import MembershipRefused
+from raftkv.errors import MembershipRefused, Unavailable
 from raftkv.raft import configuration_problem
 from raftkv.runtime import wire
 from raftkv.types import NOBODY, Configuration, Member, MemberId
@@ -29,6 +29,10 @@ class Standing:
         self._replica = replica
         self._now = now
         self._events: set[asyncio.Future[None]] = set()
+        self._is_member = False
+        self._has_been_member = replica.log.last_index > 0
+        """A log that is not empty was written by a member, or by one that soon will be; a blank node has none."""
+        self.configuration_in_force(replica.configuration)
 
     @property
     def own(self) -> Member:
@@ -49,6 +53,25 @@ class Standing:
     @property
     def configuration(self) -> Configuration:
         return self._replica.configuration
+
+    @property
+    def is_removed(self) -> bool:
+        """It was a member, and the committed configuration is without it: what it holds moves no more.
+
+        A node that waits to be joined, or is on its way in, is no member either, but was none before. Started again on
+        its way in it cannot tell the two apart until its leader reaches it, and says so in the safe direction.
+        """
+        if self._is_member or not self._has_been_member:
+            return False
+        return self._replica.raft.configuration_index <= self._replica.raft.commit_index
+
+    def removed(self) -> Unavailable:
+        """What such a node answers."""
+        return Unavailable(f"{self.own.node_id} was removed from the cluster; ask another member, or join it again")
+
+    def configuration_in_force(self, configuration: Configuration) -> None:
+        self._is_member = self._replica.own.member_id in configuration.members()
+        self._has_been_member = self._has_been_member or self._is_member
 
     def introduce(self) -> wire.ProbeReply:
         """Who this node is, for a leader that considers joining it."""
@@ -125,6 +148,10 @@ class Standing:
     def propose_configuration(self, voters: Sequence[Member], learners: Sequence[Member]) -> None:
         self._replica.ask_core(self._replica.raft.propose_configuration, voters, learners)
         self._replica.wake()
+
+    def is_recently_active(self, member_id: MemberId) -> bool:
+        progress = self._replica.raft.status().progress.get(member_id)
+        return progress is not None and progress.recent_active
 
     def catch_up_progress(self, member_id: MemberId) -> str:
         status = self._replica.raft.status()
