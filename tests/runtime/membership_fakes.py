@@ -30,6 +30,7 @@ class FakeCore:
         self.is_configuration_committed = True
         self.promotes_at_once = True
         self.commits_at_once = True
+        self.recently_active: set[int] = set()
         self.refusals: list[Exception] = []
         """What the next proposals are answered with."""
         self.proposed: list[Configuration] = []
@@ -68,6 +69,9 @@ class FakeCore:
 
     def catch_up_progress(self, member_id: int) -> str:
         return f"{member_id} has 3 of 7 log entries"
+
+    def is_recently_active(self, member_id: int) -> bool:
+        return member_id in self.recently_active
 
     def configuration_event(self) -> asyncio.Future[None]:
         return asyncio.shield(self._event)

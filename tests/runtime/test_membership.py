@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,14 @@ from raftkv.errors import (
     PeerProtocolError,
     RaftkvError,
     Rejected,
+    SettingsError,
     Unavailable,
 )
-from raftkv.runtime import wire
+from raftkv.runtime import Node, Settings, wire
 from raftkv.runtime.membership import Membership
-from raftkv.types import Configuration
+from raftkv.types import Configuration, Member
 from tests.runtime.membership_fakes import CLUSTER_ID, LOST, FakeCore, FakeNetwork, FakeNode, member
-from tests.runtime.nodes import Cluster, put, put_soon, run, until
+from tests.runtime.nodes import Cluster, put, put_soon, run, small_settings, until
 
 ONE, TWO, THREE, FOUR = (member(number) for number in (1, 2, 3, 4))
 
@@ -163,6 +165,72 @@ def test_a_wiped_member_is_replaced_by_its_new_identity_in_one_change() -> None:
     play(story)
 
 
+NAMESAKE = Member(22, "node2", "elsewhere:1111", "elsewhere:2221")
+PROBES_BOTH = [(NAMESAKE.raft_address, wire.CallKind.PROBE), (TWO.raft_address, wire.CallKind.PROBE)]
+
+
+async def join_namesake(world: World) -> wire.ChangeReply:
+    world.network.nodes[NAMESAKE.raft_address] = FakeNode(NAMESAKE)
+    return await world.join("node2", NAMESAKE.raft_address)
+
+
+def test_a_member_that_answers_is_not_replaced_by_another_node_of_its_name() -> None:
+    async def story(world: World) -> None:
+        world.network.nodes[TWO.raft_address] = FakeNode(TWO, CLUSTER_ID, has_data=True, count=3)
+        with pytest.raises(MembershipRefused, match=r"node2 is a member at host2:1111 and answers there"):
+            await join_namesake(world)
+        assert world.network.calls == PROBES_BOTH
+        assert world.core.proposed == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("answer", [LOST, b"\xc1", Unavailable("cannot reach it")])
+def test_a_member_that_cannot_be_asked_but_was_heard_just_now_is_not_replaced(answer: bytes | Exception) -> None:
+    async def story(world: World) -> None:
+        world.network.nodes[TWO.raft_address] = FakeNode(TWO)
+        world.network.nodes[TWO.raft_address].probe_answer = answer
+        world.core.recently_active = {TWO.member_id}
+        with pytest.raises(MembershipRefused, match="was heard a moment ago"):
+            await join_namesake(world)
+        assert world.core.proposed == []
+        assert world.network.absorbed == []
+
+    play(story)
+
+
+def test_a_dead_member_is_replaced_by_another_node_of_its_name() -> None:
+    async def story(world: World) -> None:
+        await join_namesake(world)
+        assert world.network.calls[:2] == PROBES_BOTH
+        assert world.core.configuration == Configuration((ONE, THREE, NAMESAKE))
+
+    play(story)
+
+
+def test_a_member_whose_address_has_another_identity_now_is_gone_however_lately_it_was_heard() -> None:
+    """Its disk was wiped a moment ago, and it is called by another of its addresses."""
+
+    async def story(world: World) -> None:
+        world.core.recently_active = {TWO.member_id}
+        world.network.nodes[TWO.raft_address] = FakeNode(NAMESAKE)
+        await join_namesake(world)
+        assert world.core.configuration == Configuration((ONE, THREE, NAMESAKE))
+
+    play(story)
+
+
+def test_a_wiped_member_at_its_address_is_replaced_although_it_was_heard_just_now() -> None:
+    async def story(world: World) -> None:
+        world.core.recently_active = {TWO.member_id}
+        reborn = Member(22, "node2", TWO.raft_address, TWO.http_address)
+        world.network.nodes[TWO.raft_address] = FakeNode(reborn)
+        assert (await world.join("node2", TWO.raft_address)).is_complete
+        assert world.core.configuration == Configuration((ONE, THREE, reborn))
+
+    play(story)
+
+
 # ---- What is refused changes nothing
 
 REFUSED: dict[str, tuple[Callable[[World], None], str]] = {
@@ -173,12 +241,25 @@ REFUSED: dict[str, tuple[Callable[[World], None], str]] = {
     "it has another name": (lambda world: stands_there(world, FakeNode(TWO)), "calls itself 'node2'"),
     "it has data": (lambda world: stands_there(world, FakeNode(FOUR, has_data=True)), "holds data of its own"),
     "it has a cluster": (lambda world: stands_there(world, FakeNode(FOUR, count=3)), "one of 3 members"),
+    "its id names nobody": (lambda world: it_says(world, member_id=0), "no member id"),
+    "its id is negative": (lambda world: it_says(world, member_id=-4), "no member id"),
+    "its id is too large": (lambda world: it_says(world, member_id=1 << 63), "no member id"),
+    "its id is another's": (lambda world: it_says(world, member_id=TWO.member_id), "has the member id of node2"),
+    "its id is the leader's": (lambda world: it_says(world, member_id=ONE.member_id), "has the member id of node1"),
+    "its HTTP address has no port": (lambda world: it_says(world, http_address="host4"), "HTTP address"),
+    "its HTTP address is no address": (lambda world: it_says(world, http_address="a b\r\n:1"), "HTTP address"),
+    "its HTTP address is too long": (lambda world: it_says(world, http_address="h" * 296 + ":2221"), "HTTP address"),
     "it changed since": (
         lambda world: absorb_gives(world, MembershipRefused("node4 is not the node that was asked before")),
         "not the node that was asked",
     ),
     "it vanished since": (lambda world: absorb_gives(world, Unavailable("cannot reach it")), "cannot reach"),
 }
+
+
+def it_says(world: World, **changes: Any) -> None:
+    member_id, http_address = changes.get("member_id", 4), changes.get("http_address", FOUR.http_address)
+    stands_there(world, FakeNode(Member(member_id, "node4", FOUR.raft_address, http_address)))
 
 
 def probe_gives(world: World, answer: bytes | Exception) -> None:
@@ -200,6 +281,52 @@ def test_an_unsafe_join_is_refused_and_changes_nothing(case: str) -> None:
         spoil(world)
         with pytest.raises(Rejected, match=text):
             await world.join()
+        assert world.core.proposed == []
+
+    play(story)
+
+
+def test_an_unfit_identity_is_refused_before_it_gives_up_its_cluster() -> None:
+    async def story(world: World) -> None:
+        it_says(world, member_id=TWO.member_id)
+        with pytest.raises(MembershipRefused, match="nothing was changed"):
+            await world.join()
+        assert world.network.absorbed == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("changes", [{"member_id": 0}, {"member_id": TWO.member_id}, {"http_address": "host4"}])
+def test_what_a_node_says_once_it_was_absorbed_is_checked_as_well(changes: dict[str, Any]) -> None:
+    async def story(world: World) -> None:
+        fields: dict[str, Any] = {"member_id": 4, "http_address": FOUR.http_address, **changes}
+        absorb_gives(world, wire.encode(wire.AbsorbReply(**fields)))
+        with pytest.raises(MembershipRefused):
+            await world.join()
+        assert world.core.proposed == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("http_address", ["", "[::1]:2221", "h" * 295 + ":2221"])
+def test_an_http_address_may_be_missing_or_long(http_address: str) -> None:
+    async def story(world: World) -> None:
+        it_says(world, http_address=http_address)
+        world.network.nodes[FOUR.raft_address].absorb_answer = wire.encode(wire.AbsorbReply(4, http_address))
+        assert (await world.join()).is_complete
+
+    play(story)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "n" * 65, "node\n4"])
+def test_a_name_that_no_node_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError):
+        Settings(node_id=name, data_dir=tmp_path)
+
+    async def story(world: World) -> None:
+        stands_there(world, FakeNode(Member(4, name, FOUR.raft_address, FOUR.http_address)))
+        with pytest.raises(MembershipRefused, match="no node id"):
+            await world.join(name)
         assert world.core.proposed == []
 
     play(story)
@@ -415,6 +542,30 @@ def test_a_leader_that_stops_while_it_removes_itself_does_not_know_the_end() -> 
 
 
 # ---- With real nodes
+
+
+def test_a_live_node_does_not_take_the_place_of_a_live_member_of_its_name(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node1, node2, _ = await cluster.form("node1", "node2", "node3")
+        namesake = await Node.start(small_settings(tmp_path / "other", "node2"))
+        try:
+            await until(lambda: namesake.is_ready, "it leads itself")
+            index = node1.replica.raft.configuration_index
+            with pytest.raises(MembershipRefused, match="answers there"):
+                await node1.join("node2", namesake.settings.raft_address)
+            assert node1.replica.raft.configuration_index == index
+            assert namesake.is_ready, "it keeps its own cluster"
+            await put(node2, "k", "2")
+            await cluster.stop("node2")
+            await until(
+                lambda: not node1.replica.standing.is_recently_active(node2.replica.own.member_id), "it is missed"
+            )
+            assert (await node1.join("node2", namesake.settings.raft_address)).is_complete
+            assert node1.replica.configuration.find("node2") == namesake.replica.own
+        finally:
+            await namesake.stop()
+
+    run(tmp_path, story)
 
 
 def test_a_member_that_nobody_can_reach_is_removed(tmp_path: Path) -> None:

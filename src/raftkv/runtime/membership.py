@@ -23,6 +23,7 @@ from raftkv.errors import (
     Rejected,
 )
 from raftkv.runtime import wire
+from raftkv.runtime.introductions import check_introduction
 from raftkv.types import Configuration, Member
 
 PROBE_TIMEOUT_S = 3.0
@@ -51,6 +52,10 @@ class MembershipCore(Protocol):
         ...
 
     def propose_configuration(self, voters: Sequence[Member], learners: Sequence[Member]) -> None: ...
+
+    def is_recently_active(self, member_id: int) -> bool:
+        """Whether the leader has heard that member in the last election timeout."""
+        ...
 
     def catch_up_progress(self, member_id: int) -> str:
         """How far a learner is, for people."""
@@ -89,7 +94,7 @@ class Membership:
             if node_id == core.own.node_id:
                 await self._join_self(core, raft_address, deadline_s)
                 return wire.ChangeReply(is_complete=True)
-            target = await self._probe(node_id, raft_address)
+            target = await self._probe(core, node_id, raft_address)
             member = await self._admit(core, target, raft_address, deadline_s)
         return await self._until_voter(member, deadline_s)
 
@@ -122,10 +127,9 @@ class Membership:
         configuration = core.configuration
         core.propose_configuration(_without(configuration.voters, node_id), _without(configuration.learners, node_id))
 
-    async def _probe(self, node_id: str, raft_address: str) -> wire.ProbeReply:
+    async def _probe(self, core: MembershipCore, node_id: str, raft_address: str) -> wire.ProbeReply:
         try:
-            data = await self._call(raft_address, wire.CallKind.PROBE, wire.Probe(), PROBE_TIMEOUT_S)
-            reply = wire.decode_answer(data, wire.ProbeReply)
+            reply = await self._ask(raft_address)
         except (Rejected, OutcomeUnknown) as error:
             raise MembershipRefused(
                 f"{node_id} was not joined: {raft_address} does not answer as a raftkv node ({error}); nothing was "
@@ -135,7 +139,34 @@ class Membership:
             raise MembershipRefused(
                 f"the node at {raft_address} calls itself {reply.node_id!r}, not {node_id!r}; nothing was changed"
             )
+        introduced = Member(reply.member_id, reply.node_id, raft_address, reply.http_address)
+        check_introduction(core.configuration.members(), introduced)
         return reply
+
+    async def _ask(self, raft_address: str) -> wire.ProbeReply:
+        data = await self._call(raft_address, wire.CallKind.PROBE, wire.Probe(), PROBE_TIMEOUT_S)
+        return wire.decode_answer(data, wire.ProbeReply)
+
+    async def _require_gone(self, core: MembershipCore, existing: Member, raft_address: str) -> None:
+        """Another node calls itself as `existing` does, and answers at `raft_address`: only the dead are replaced.
+
+        That another one answers at the address of `existing` proves that this one is gone (its disk was wiped), however
+        lately it was heard.
+        """
+        if raft_address == existing.raft_address:
+            return
+        try:
+            found = await self._ask(existing.raft_address)
+        except (Rejected, OutcomeUnknown):
+            is_there, why = core.is_recently_active(existing.member_id), "was heard a moment ago"
+        else:
+            is_there, why = found.member_id == existing.member_id, "answers there"
+        if is_there:
+            raise MembershipRefused(
+                f"{existing.node_id} is a member at {existing.raft_address} and {why}; the node at {raft_address} is "
+                "another one of that name. Nothing was changed. Give that one a name of its own; if it is to take the "
+                "place of the member, stop the member first and try again"
+            )
 
     async def _admit(
         self, core: MembershipCore, target: wire.ProbeReply, raft_address: str, deadline_s: float
@@ -150,6 +181,8 @@ class Membership:
         for other in core.configuration.members().values():
             if other.raft_address == raft_address and other.node_id != target.node_id:
                 raise MembershipRefused(f"{raft_address} belongs to member {other.node_id}; nothing was changed")
+        if existing is not None:
+            await self._require_gone(core, existing, raft_address)
         if target.cluster_id != core.cluster_id:
             member = await self._absorb(core, target, raft_address)
         await self._propose(lambda: self._propose_learner(member), deadline_s)
@@ -171,7 +204,9 @@ class Membership:
                 f"whether {target.node_id} has left its own empty cluster is not known ({error}); it is no member yet. "
                 "Join it again"
             ) from error
-        return Member(reply.member_id, target.node_id, raft_address, reply.http_address)
+        member = Member(reply.member_id, target.node_id, raft_address, reply.http_address)
+        check_introduction(core.configuration.members(), member)
+        return member
 
     def _propose_address(self, member: Member) -> None:
         core = self._leading()
