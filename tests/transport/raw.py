@@ -7,9 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from raftkv.transport import PeerIdentity
-from raftkv.transport.framing import HEADER, HEADER_BYTES, FrameKind, encode_frame
+from raftkv.transport.framing import HEADER, HEADER_BYTES, FrameKind, encode_header
 from raftkv.transport.handshake import HelloReply, Purpose, decode_reply, encode_hello, encode_reply
 from tests.transport.world import CLUSTER_ID, Node
+
+
+def encode_frame(kind: int, payload: bytes) -> bytes:
+    """A frame as one piece; the transport writes header and payload one after the other."""
+    return encode_header(kind, payload) + payload
 
 
 class RawPeer:

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftkv.transport import TransportSettings
-from raftkv.transport.framing import HEADER, FrameKind, encode_frame
+from raftkv.transport.framing import HEADER, FrameKind
 from raftkv.transport.handshake import MAGIC, Purpose, encode_hello
 from raftkv.transport.listener import bind
-from tests.transport.raw import RawPeer, dialed
+from tests.transport.raw import RawPeer, dialed, encode_frame
 from tests.transport.world import Node, Recorder, World, run, world
 
 

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from raftkv.transport import Transport, TransportSettings
-from raftkv.transport.framing import FrameKind, encode_frame
+from raftkv.transport.framing import FrameKind
 from raftkv.transport.handshake import MAGIC, decode_hello, encode_reply
-from tests.transport.raw import RawListener, RawPeer, raw_listener
+from tests.transport.raw import RawListener, RawPeer, encode_frame, raw_listener
 from tests.transport.world import CLUSTER_ID, FAST, Node, World, run, world
 
 

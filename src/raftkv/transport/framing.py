@@ -90,10 +90,6 @@ def encode_header(kind: int, payload: bytes) -> bytes:
     return HEADER.pack(len(payload), _crc_extend(_KIND_CRC[kind], payload), kind, 0)
 
 
-def encode_frame(kind: int, payload: bytes) -> bytes:
-    return encode_header(kind, payload) + payload
-
-
 class FrameDecoder:
     """Bytes in, whole verified frames out, without I/O.
 
@@ -109,10 +105,6 @@ class FrameDecoder:
         self.on_frame = on_frame
         self.traffic = Traffic()
         self._partial = bytearray()
-
-    @property
-    def buffered_bytes(self) -> int:
-        return len(self._partial)
 
     def feed(self, data: bytes) -> None:
         """Raises `ConnectionRefusal` (or what `on_frame` raises); the decoder is not usable after that."""
