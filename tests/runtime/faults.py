@@ -6,7 +6,7 @@ import errno
 import threading
 from collections.abc import Callable
 
-from raftkv.storage import OsFiles
+from raftkv.storage import OsFiles, Wal
 from raftkv.storage.kernel_sync import KernelSync
 
 _TEXT = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
@@ -60,3 +60,16 @@ class FailingFiles(OsFiles):
         if number is not None:
             self.hit.set()
             raise OSError(number, _TEXT[number])
+
+
+def fail_while_closing(log: Wal, files: FailingFiles) -> None:
+    """The disk of `log` fails when it is closed next, and is well again right behind."""
+    really = log.aclose
+
+    async def failing() -> None:
+        log.aclose = really  # type: ignore[method-assign]
+        files.fail("sync", errno.EIO)
+        await really()
+        files.heal()
+
+    log.aclose = failing  # type: ignore[method-assign]

@@ -10,10 +10,19 @@ from typing import Any
 
 import pytest
 
-from raftkv.errors import InvariantViolation, MembershipRefused, NotReady, OutcomeUnknown, ShuttingDown
+from raftkv.errors import (
+    InvariantViolation,
+    MembershipRefused,
+    NotReady,
+    OutcomeUnknown,
+    ShuttingDown,
+    StorageError,
+    Unavailable,
+)
 from raftkv.kv import Put
 from raftkv.runtime import Node, wire
 from raftkv.types import Configuration, Consistency, Member
+from tests.runtime.faults import fail_while_closing
 from tests.runtime.nodes import Cluster, get, put, run, small_settings, start_write, until
 
 OTHER_CLUSTER = 4711
@@ -216,6 +225,55 @@ def test_an_exchange_that_fails_stops_the_node_and_a_restart_finds_one_of_both(t
         await cluster.stop("node1")
         node = await cluster.start("node1")
         assert node.replica.cluster_id == own_cluster
+        await until(lambda: node.is_ready, "it leads itself")
+
+    run(tmp_path, story)
+
+
+def test_a_node_that_fails_in_between_takes_part_in_neither_cluster(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster)
+        reached, may_go_on = hold(node, "switch")
+        absorbing = asyncio.create_task(absorb(node, request_for(node)))
+        await asyncio.to_thread(reached.wait, 10)
+        node.failed(StorageError("for the test"))
+        may_go_on.set()
+        with pytest.raises(OutcomeUnknown):
+            await absorbing
+        assert node.replica.cluster_id == OTHER_CLUSTER
+        assert node.replica.is_closed
+        assert node.transport.stats.peers == {}
+
+    run(tmp_path, story)
+
+
+def test_a_node_that_fails_before_its_turn_keeps_its_files_as_they_are(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster)
+        generation = node.directory.current
+        async with node.maintenance.state_lock:
+            absorbing = asyncio.create_task(absorb(node, request_for(node)))
+            await asyncio.sleep(0)
+            node.failed(StorageError("for the test"))
+        with pytest.raises(Unavailable):
+            await absorbing
+        assert node.directory.current == generation
+
+    run(tmp_path, story)
+
+
+def test_files_are_not_exchanged_when_the_log_cannot_be_closed_in_order(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster)
+        generation = node.directory.current
+        fail_while_closing(node.replica.log.wal, cluster.files["node1"])
+        with pytest.raises(Unavailable):
+            await absorb(node, request_for(node))
+        with pytest.raises(StorageError):
+            await node.wait_stopped()
+        assert node.directory.current == generation
+        await cluster.stop("node1")
+        node = await cluster.start("node1")
         await until(lambda: node.is_ready, "it leads itself")
 
     run(tmp_path, story)

@@ -26,6 +26,7 @@ from raftkv.runtime import Node, wire
 from raftkv.runtime.snapshots import NOTHING_NEEDED, SnapshotHeader
 from raftkv.storage.snapshot_chunks import Begin, End, encode_chunk
 from raftkv.types import Consistency, SnapshotMetadata
+from tests.runtime.faults import fail_while_closing
 from tests.runtime.nodes import Cluster, get, put, run, small_settings, until
 
 KEY_COUNT = 300
@@ -382,6 +383,26 @@ def test_an_install_that_fails_stops_the_node_and_a_restart_mends_it(tmp_path: P
             await receive(node, source, stream(chunks))
         with pytest.raises(InvariantViolation):
             await node.wait_stopped()
+        await cluster.stop("node2")
+        node = await cluster.start("node2")
+        await receive(node, source, stream(chunks))
+        assert_same_state(node, source)
+
+    run(tmp_path, story)
+
+
+def test_files_are_not_exchanged_when_the_log_has_failed(tmp_path: Path) -> None:
+    """What a failed disk says of the new ones could not be believed either."""
+
+    async def story(cluster: Cluster) -> None:
+        source, node, chunks = await with_blank(cluster)
+        generation = node.directory.current
+        fail_while_closing(node.replica.log.wal, cluster.files["node2"])
+        with pytest.raises(Unavailable):
+            await receive(node, source, stream(chunks))
+        with pytest.raises(StorageError):
+            await node.wait_stopped()
+        assert node.directory.current == generation
         await cluster.stop("node2")
         node = await cluster.start("node2")
         await receive(node, source, stream(chunks))

@@ -163,6 +163,11 @@ class Node:
         """Returns when the node was stopped; raises what made it stop by itself."""
         await asyncio.shield(self._stopped)
 
+    def require_sound(self) -> None:
+        """Before files are opened anew: a node that has failed must not. Raises `Unavailable`."""
+        if self._stopped.done():
+            raise Unavailable("this node has failed and is stopping")
+
     def failed(self, error: BaseException) -> None:
         """Stop taking part at once; `stop` then only closes."""
         if self._stopped.done():
@@ -317,6 +322,7 @@ class Node:
     async def become_blank(self, request: wire.Absorb) -> None:
         """Leave the empty cluster of one and start again as a blank server of another, unless that is so already."""
         async with self.maintenance.state_lock:
+            self.require_sound()
             replica = self.replica
             if replica.cluster_id == request.cluster_id:
                 return
@@ -329,6 +335,9 @@ class Node:
             except BaseException as error:
                 self.failed(error)
                 raise
+        if self._stopped.done():
+            self._end_work()  # of the replica that was not there yet when the node failed
+            raise OutcomeUnknown("the node has failed while it changed sides")
         self.transport.set_identity(self._identity())
         self.configuration_in_force(self.replica.configuration)
         self.maintenance.check_disk()

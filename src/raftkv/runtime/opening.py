@@ -72,6 +72,7 @@ async def reopen_blank(node: Node, replica: Replica, request: wire.Absorb) -> Re
         return _open_both(node, generation)
 
     await replica.log.wal.aclose()
+    node.require_sound()  # the log may have failed at the last
     log_files, machine = await run_in_thread(exchange)
     return Replica(node.settings, own_member(node), request.cluster_id, wal_of(node, log_files), machine, node)
 

@@ -213,6 +213,7 @@ class Snapshots:
             return exchange_for_snapshot(node, offered.snapshot, hard_state or old_log.hard_state, offered.sink.place)
 
         await old_log.aclose()  # every step of it has been reported on return, so none is taken for a new one's
+        node.require_sound()  # the log may have failed at the last
         log_files, machine = await run_in_thread(exchange)
         replica.installed(wal_of(node, log_files), machine)
 
