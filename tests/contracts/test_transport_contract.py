@@ -53,6 +53,22 @@ def test_frames_arrive_whole_in_order_and_with_their_sender(play: Play) -> None:
     play(scenario)
 
 
+def test_what_is_flushed_arrives_once_and_before_what_is_sent_later(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        first, second = await world.pair()
+        for number in range(20):
+            assert first.transport.send(2, 1, bytes([number]))
+            if number % 3 == 0:
+                first.transport.flush()
+                first.transport.flush()
+        await second.handler.until(lambda: len(second.handler.frames) >= 20)
+        second.transport.send(1, 1, b"answer")
+        await first.handler.until(lambda: first.handler.frames)
+        assert second.handler.payloads == [bytes([number]) for number in range(20)]
+
+    play(scenario)
+
+
 def test_both_directions_and_empty_and_large_frames(play: Play) -> None:
     async def scenario(world: World) -> None:
         first, second = await world.pair()

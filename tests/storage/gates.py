@@ -77,9 +77,11 @@ class Gate(OsFiles):
         self._kernel_syncs: list[GatedSync] = []
         self._loop = asyncio.get_running_loop()
         self._begun: asyncio.Queue[None] = asyncio.Queue()
+        self._has_begun = threading.Event()
 
     def shut(self) -> None:
         self.is_open.clear()
+        self._has_begun.clear()
         while not self._begun.empty():
             self._begun.get_nowait()
 
@@ -92,8 +94,13 @@ class Gate(OsFiles):
         """Until the next sync since `shut` was begun."""
         await self._begun.get()
 
+    def has_begun(self, patience_s: float = 10.0) -> bool:
+        """Whether the next sync since `shut` was begun; waits for it without giving the loop a turn."""
+        return self._has_begun.wait(patience_s)
+
     def begin(self) -> None:
         self.sync_threads.append(threading.current_thread().name)
+        self._has_begun.set()
         self._loop.call_soon_threadsafe(self._begun.put_nowait, None)
 
     def open_kernel_sync(self) -> KernelSync | None:

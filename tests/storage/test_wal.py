@@ -100,6 +100,48 @@ def test_everything_written_in_one_turn_shares_a_sync_that_begins_after_it(tmp_p
 
 
 @BOTH
+def test_a_burst_begins_in_the_next_turn_and_with_start_at_once(tmp_path: Path, has_kernel_sync: bool) -> None:
+    async def story(directory: Path, gate: Gate) -> None:
+        log = Opened(directory, gate)
+        gate.shut()
+        log.wal.write(append(1, 1))
+        assert not gate.has_begun(patience_s=0.05)
+        await asyncio.sleep(0)
+        assert gate.has_begun()
+        gate.open_up()
+        await log.wait(1)
+
+        gate.shut()
+        log.wal.write(append(2, 2))
+        log.wal.start()
+        assert gate.has_begun(), "although the loop has not had a turn"
+        assert log.notified == [1], "it is begun, not waited for"
+        log.wal.write(append(3, 3))
+        log.wal.start()
+        assert len(gate.sync_threads) == 2, "one burst at a time"
+        gate.open_up()
+        await log.wait(3)
+        assert [count for _, _, count in log.syncs] == [1, 1, 1]
+        await log.wal.aclose()
+
+    play(tmp_path, story, has_kernel_sync=has_kernel_sync)
+
+
+def test_start_without_anything_written_does_nothing(tmp_path: Path) -> None:
+    async def story(directory: Path, gate: Gate) -> None:
+        log = Opened(directory, gate)
+        log.wal.start()
+        assert gate.sync_threads == []
+        await log.put(append(1, 1))
+        log.wal.start()
+        assert len(gate.sync_threads) == 1
+        await log.wal.aclose()
+        log.wal.start()
+
+    play(tmp_path, story)
+
+
+@BOTH
 def test_aclose_makes_everything_queued_durable(tmp_path: Path, has_kernel_sync: bool) -> None:
     async def story(directory: Path, gate: Gate) -> None:
         log = Opened(directory, gate)

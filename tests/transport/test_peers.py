@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import socket
 
 import msgspec
 import pytest
@@ -12,7 +14,7 @@ from raftkv.transport import Transport, TransportSettings
 from raftkv.transport.framing import FrameKind
 from raftkv.transport.handshake import MAGIC, decode_hello, encode_reply
 from tests.transport.raw import RawListener, RawPeer, encode_frame, raw_listener
-from tests.transport.world import CLUSTER_ID, FAST, Node, World, run, world
+from tests.transport.world import CLUSTER_ID, FAST, PATIENCE_S, Node, World, run, world
 
 
 async def connected(made: World, listener: RawListener, settings: TransportSettings = FAST) -> tuple[Node, RawPeer]:
@@ -49,6 +51,45 @@ def test_frames_of_one_loop_turn_leave_in_one_write() -> None:
             assert first_read == b"".join(encode_frame(1, bytes([number])) for number in range(100))
 
     run(scenario)
+
+
+async def connected_by_hand(made: World, listening: socket.socket) -> tuple[Node, socket.socket]:
+    """Member 1, connected to member 2, which is a plain socket that the loop does not look at any more."""
+    loop = asyncio.get_running_loop()
+    listening.setblocking(False)
+    node = await made.start(1)
+    node.transport.set_peers({2: f"127.0.0.1:{listening.getsockname()[1]}"})
+    peer, _ = await loop.sock_accept(listening)
+    await loop.sock_recv(peer, 1 << 16)
+    await loop.sock_sendall(peer, encode_frame(FrameKind.HELLO_REPLY, encode_reply(made.identity_of(2), None)))
+    node.transport.send(2, 1, b"first")
+    assert await loop.sock_recv(peer, 1 << 16) == encode_frame(1, b"first")
+    return node, peer
+
+
+def is_readable(peer: socket.socket, patience_s: float) -> bool:
+    """Does not give the loop a turn."""
+    return bool(select.select([peer], [], [], patience_s)[0])
+
+
+@pytest.mark.parametrize("loop_name", ["uvloop", "asyncio"])
+def test_flush_writes_before_the_loop_has_another_turn(loop_name: str) -> None:
+    async def scenario() -> None:
+        async with world() as made:
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                node, peer = await connected_by_hand(made, listening)
+                with peer:
+                    node.transport.send(2, 1, b"a")
+                    node.transport.send(2, 1, b"b")
+                    assert not is_readable(peer, 0.05), "it left by itself, so this proves nothing about flush"
+                    node.transport.flush()
+                    assert is_readable(peer, PATIENCE_S)
+                    assert peer.recv(1 << 16) == encode_frame(1, b"a") + encode_frame(1, b"b")
+                    node.transport.flush()
+                    await asyncio.sleep(0)
+                    assert not is_readable(peer, 0), "it was written twice"
+
+    run(scenario, loop_name)
 
 
 def test_frames_sent_during_the_dial_follow_the_handshake() -> None:
