@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +96,60 @@ def test_a_directory_that_is_in_use_ends_with_the_storage_code(tmp_path: Path) -
         assert second.returncode == 7
         assert f"in use by the process with pid {first.pid}" in log
         interrupt(first)
+
+
+@pytest.mark.parametrize("place", ["file", "file/d", "x" * 300], ids=["a file", "below a file", "too long"])
+def test_a_directory_that_cannot_be_made_is_named_in_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with raftkv_process("serve", "--node-id", "n", "--data-dir", place, cwd=tmp_path) as process:
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 7
+    assert log.startswith(f"raftkv: error: cannot open the data directory {place}: ")
+    assert len(log.splitlines()) == 1
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_directory_that_is_removed_under_a_node_ends_it(tmp_path: Path, is_made_again: bool) -> None:
+    server_port, raft_port = map(str, free_ports(2))
+    words = ("serve", "--node-id", "n", "--data-dir", "d", "--server-port", server_port, "--raft-port", raft_port)
+    with raftkv_process(*words, cwd=tmp_path) as process:
+        read_until(process.stderr, lambda line: "listening" in line)
+        shutil.rmtree(tmp_path / "d")
+        if is_made_again:
+            (tmp_path / "d").mkdir()
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 7
+    assert log.splitlines()[-1].startswith("raftkv: error: the data directory d is gone: No such file or directory")
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["typer", "uvloop", "raftkv.storage"])
+def test_a_signal_while_modules_are_loaded_stops_it_in_order(tmp_path: Path, module: str, number: int) -> None:
+    server_port, raft_port = map(str, free_ports(2))
+    words = ("serve", "--node-id", "n", "--data-dir", "d", "--server-port", server_port, "--raft-port", raft_port)
+    with raftkv_process(*words, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1") as process:
+        read_until(process.stderr, lambda line: line.endswith(f" {module}\n"))
+        _, log = interrupt(process, number)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert not (tmp_path / "d").exists()
+
+
+def test_too_few_descriptors_are_told_before_anything_is_made(tmp_path: Path) -> None:
+    few = 12
+    done = subprocess.run(
+        [sys.executable, "-m", "raftkv", "serve", "--node-id", "n", "--data-dir", "d"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "raftkv: error: the limit of open files is 12, a node needs at least 64 and one more for each HTTP "
+        "connection: raise it (ulimit -n, LimitNOFILE)\n"
+    )
+    assert list(tmp_path.iterdir()) == []

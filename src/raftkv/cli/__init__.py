@@ -6,6 +6,6 @@ output, everything else to standard error; exit codes are those of `raftkv.api.s
 May use: api, runtime, storage (inspect only), client, types, errors. Nobody uses this room.
 """
 
-from raftkv.cli.app import main
+from raftkv.cli.early import main
 
 __all__ = ["main"]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import inspect
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +21,11 @@ from typing import Annotated, Any
 
 import typer
 
+from raftkv.errors import StorageError
 from raftkv.runtime import CONFIG_ENVIRONMENT, SETTINGS, Settings, SettingSpec, Unit, configure_logging, load_settings
+
+LEAST_DESCRIPTORS_COUNT = 64
+"""An idle node of one holds 25; files of the state, peers and snapshots come on top."""
 
 
 def serve(config: Path | None = None, **flags: str | None) -> None:
@@ -27,13 +33,25 @@ def serve(config: Path | None = None, **flags: str | None) -> None:
 
     Every setting can be given as a flag, as an environment variable or in a TOML file; flags win over the
     environment, the environment over the file. SIGTERM or Ctrl-C finishes open requests, hands leadership over and
-    exits with 0.
+    exits with 0, while it starts as well.
     """
     settings = load_settings(flags, os.environ, config)
+    _check_descriptors()
     # Imported after the settings are known to be right: storage and consensus take a while to load.
     import uvloop
 
     uvloop.run(run_node(settings))
+
+
+def _check_descriptors() -> None:
+    """Raise OSError when there are too few for a node: they would run out in the middle of opening it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_DESCRIPTORS_COUNT:
+        raise OSError(
+            errno.EMFILE,
+            f"the limit of open files is {limit}, a node needs at least {LEAST_DESCRIPTORS_COUNT} and one more for "
+            "each HTTP connection: raise it (ulimit -n, LimitNOFILE)",
+        )
 
 
 async def run_node(settings: Settings) -> None:
@@ -60,8 +78,11 @@ async def run_node(settings: Settings) -> None:
                 await _first_of(stop.wait(), node.wait_stopped())
             finally:
                 await server.stop()
-        finally:
-            await node.stop()
+        except BaseException:
+            with contextlib.suppress(StorageError):  # what went wrong first is told, not what followed from it
+                await node.stop()
+            raise
+        await node.stop()
 
 
 def _settle_interpreter() -> None:

@@ -16,7 +16,7 @@ from raftkv.kv import Compact
 from raftkv.runtime.codec import command_bytes
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
-from raftkv.storage import free_bytes
+from raftkv.storage import check_present, free_bytes
 
 _log = logging.getLogger("raftkv.maintenance")
 
@@ -81,7 +81,9 @@ class Maintenance:
                 self._cut_log(replica, index)
 
     def check_disk(self) -> None:
+        """Raises DataDirectoryError when the data directory is gone."""
         replica = self._replica()
+        check_present(self._settings.data_dir)
         free = self.free_bytes = free_bytes(self._settings.data_dir)
         is_full = free < self._settings.disk_reserve_bytes
         if is_full != replica.is_disk_full:

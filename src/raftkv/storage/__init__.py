@@ -7,7 +7,7 @@ contract, and one suite of tests runs on both.
 May use: types, errors, and the interfaces of raft (`LogStorage`) and statemachine (`OrderedStore`).
 """
 
-from raftkv.storage.datadir import DataDirectory, Generation
+from raftkv.storage.datadir import DataDirectory, Generation, check_present
 from raftkv.storage.disk import FileOps, OsFiles, free_bytes
 from raftkv.storage.engine import RocksSettings, RocksStore
 from raftkv.storage.files import remove_tree
@@ -45,6 +45,7 @@ __all__ = [
     "WalStats",
     "WalStep",
     "WriteBehind",
+    "check_present",
     "found_log",
     "free_bytes",
     "open_log",

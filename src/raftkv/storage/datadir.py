@@ -173,6 +173,15 @@ class DataDirectory:
         self._lock.release()
 
 
+def check_present(path: Path) -> None:
+    """Raise DataDirectoryError when the directory of a running node was removed or replaced.
+
+    What it writes from then on would go into files that no start finds again.
+    """
+    with files.explain(f"the data directory {path} is gone"):
+        (path / IDENTITY_NAME).stat()
+
+
 def generation_of(path: Path, number: int) -> Generation:
     """Where generation `number` of a data directory is, whether it exists or not."""
     return Generation(path / f"generation-{number}", number)
