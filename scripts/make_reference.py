@@ -168,7 +168,15 @@ def metric_families() -> list[Metric]:
     async def main() -> list[Metric]:
         with tempfile.TemporaryDirectory() as directory:
             data_dir = Path(directory) / "node"
-            settings = Settings(node_id="node1", data_dir=data_dir, server_port=0, raft_port=0, disk_reserve_bytes=0)
+            settings = Settings(
+                node_id="node1",
+                data_dir=data_dir,
+                server_port=0,
+                raft_port=0,
+                advertise_server_address="node1:2221",
+                advertise_raft_address="node1:1111",
+                disk_reserve_bytes=0,
+            )
             node = await Node.start(settings)
             server = HttpServer(node, settings)
             try:

@@ -16,6 +16,7 @@ from raftkv.runtime import Node, Settings
 from raftkv.storage import DataDirectory
 from raftkv.types import WriteMode
 from tests.cli.command import Command
+from tests.cli.processes import free_ports
 
 KEY_COUNT = 20
 
@@ -26,7 +27,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("written") / "node1"
 
     async def main() -> None:
-        settings = Settings(node_id="node1", data_dir=directory, server_port=0, raft_port=0, segment_size_bytes=1 << 20)
+        server_port, raft_port = free_ports(2)
+        settings = Settings(
+            node_id="node1",
+            data_dir=directory,
+            server_port=server_port,
+            raft_port=raft_port,
+            segment_size_bytes=1 << 20,
+        )
         node = await Node.start(settings)
         answered = asyncio.Event()
         stored: set[int] = set()

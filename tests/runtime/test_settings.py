@@ -127,6 +127,10 @@ def test_every_setting_can_be_given_by_every_source(tmp_path: Path) -> None:
         ({"read_consistency": "lease"}, {}, "", "--read-consistency: lease needs lease_reads"),
         ({"raft_tls_cert_file": "c.pem"}, {}, "", "raft_tls_key_file (default): must be given too"),
         ({"raft_port": "2221"}, {}, "", "--raft-port: 2221 is the server_port too"),
+        ({"raft_port": "0"}, {}, "", "--raft-port: 0 needs advertise_raft_address"),
+        ({"server_port": "0"}, {}, "", "--server-port: 0 needs advertise_server_address"),
+        ({"data_dir": "~nobody-of-this-name/x"}, {}, "", "--data-dir: "),
+        ({}, {}, 'raft_tls_key_file = "a\\u0000b"', "raft_tls_key_file (FILE): holds a zero byte"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_refused_by_the_name_of_its_source(
@@ -166,6 +170,14 @@ def test_lists_of_members_and_addresses(tmp_path: Path) -> None:
     assert settings.raft_address == "db1:1111"
     path = write_toml(tmp_path, 'join = ["db1:2221", "db2:2221"]')
     assert load_settings({}, REQUIRED, path).join == ("db1:2221", "db2:2221")
+
+
+def test_any_free_port_needs_an_address_to_advertise() -> None:
+    flags = {"server_port": "0", "advertise_server_address": "db1:80", "raft_port": "0"}
+    listed = load_settings({**flags, "initial_cluster": "node1=db1:1111"}, REQUIRED)
+    given = load_settings({**flags, "advertise_raft_address": "db1:1111"}, REQUIRED)
+    for settings in (listed, given):
+        assert (settings.server_address, settings.raft_address) == ("db1:80", "db1:1111")
 
 
 def test_listening_everywhere_needs_only_an_address_to_advertise() -> None:

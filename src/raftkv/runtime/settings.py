@@ -66,7 +66,7 @@ class Settings:
         "The port of the HTTP interface.",
         env="SERVER_PORT",
         between=(0, 65535),
-        zero_is="any free port",
+        zero_is="any free port, and needs advertise_server_address",
         group=_NODE,
     )
     raft_host: str = setting(
@@ -78,7 +78,7 @@ class Settings:
         "The port for the other nodes.",
         env="RAFT_PORT",
         between=(0, 65535),
-        zero_is="any free port",
+        zero_is="any free port, and needs advertise_raft_address or initial_cluster",
         group=_NODE,
     )
     advertise_server_address: str = setting(

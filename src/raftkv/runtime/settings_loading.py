@@ -122,7 +122,12 @@ def _path(raw: Any) -> Path:
     text = _text(raw)
     if not text:
         raise ValueError("is empty")
-    return Path(text).expanduser()
+    if "\0" in text:
+        raise ValueError("holds a zero byte, which no path can")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text!r}: {error}") from None
 
 
 def _integer(raw: Any) -> int:

@@ -84,6 +84,13 @@ def _address_rules(s: Settings) -> list[tuple[object, str, str]]:
             "advertise_raft_address",
             f"is {s.advertise_raft_address}, but initial_cluster says {own}",
         ),
+        # The address goes to the other nodes before a port is bound.
+        (s.server_port or s.advertise_server_address, "server_port", "0 needs advertise_server_address"),
+        (
+            s.raft_port or s.advertise_raft_address or own,
+            "raft_port",
+            "0 needs advertise_raft_address, or initial_cluster",
+        ),
         (
             s.server_port == 0 or (s.server_host, s.server_port) != (s.raft_host, s.raft_port),
             "raft_port",
