@@ -15,7 +15,7 @@ from raftkv.api.service import KeyService
 from raftkv.errors import InvalidInput
 from raftkv.kv import Command, Compact, Delete, Put
 from raftkv.runtime import Settings
-from raftkv.runtime.client_rules import ClientRules
+from raftkv.runtime.clients.rules import ClientRules
 
 RULES = ClientRules(max_key_bytes=10, max_value_bytes=20)
 

@@ -13,7 +13,7 @@ from raftkv.errors import NotReady, RaftkvError
 from raftkv.raft import AppendEntries, encode_message
 from raftkv.runtime import Node
 from raftkv.runtime.clock import TickClock
-from raftkv.runtime.replica import raft_settings
+from raftkv.runtime.limits import raft_settings
 from raftkv.runtime.wire import FrameKind
 from raftkv.types import Consistency
 from tests.runtime.nodes import Cluster, get, put, run, small_settings, until

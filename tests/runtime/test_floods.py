@@ -13,7 +13,7 @@ from raftkv.kv import Delete, Put, encode_batch
 from raftkv.raft import ReadIndex, encode_message
 from raftkv.raft.reads import PENDING_READ_MAX_COUNT
 from raftkv.runtime import Node, wire
-from raftkv.runtime.forwarding import BATCH_MAX_COUNT
+from raftkv.runtime.clients.forwarding import BATCH_MAX_COUNT
 from raftkv.types import Consistency
 from tests.runtime.nodes import MIB, Cluster, put, run, start_write, until
 

@@ -23,10 +23,11 @@ from raftkv.errors import (
 )
 from raftkv.kv import Compact, Delete, Put, PutResult
 from raftkv.runtime import Node, wire
-from raftkv.runtime.codec import KeyValueCodec, command_bytes
-from raftkv.runtime.forwarding import BATCH_MAX_COUNT, ForwardedWork, Forwarding
-from raftkv.runtime.gathering import PASSES_MAX
-from raftkv.runtime.proposals import Proposals
+from raftkv.runtime.clients.codec import KeyValueCodec, command_bytes
+from raftkv.runtime.clients.forwarded import ForwardedWork
+from raftkv.runtime.clients.forwarding import BATCH_MAX_COUNT, Forwarding
+from raftkv.runtime.clients.gathering import PASSES_MAX
+from raftkv.runtime.clients.proposals import Proposals
 from raftkv.types import Entry, EntryKind
 from tests.runtime.nodes import Cluster, get, put, run, start_write, submit, until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raftkv.errors import ReadTimeout
-from raftkv.runtime.gate import GateState, ReadGate
+from raftkv.runtime.clients.gate import GateState, ReadGate
 from tests.runtime.nodes import Cluster, put, run, until
 
 WAIT_S = 5.0

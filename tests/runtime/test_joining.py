@@ -1,4 +1,4 @@
-"""How a node finds its cluster when it starts: one test for each row of the table in `raftkv.runtime.joining`."""
+"""How a node finds its cluster when it starts: one test for each row of the table in `membership.joining`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from raftkv.errors import MembershipRefused, NoLeader
-from raftkv.runtime import InitialMember, Node, joining, wire
+from raftkv.runtime import InitialMember, Node, wire
+from raftkv.runtime.membership import joining
 from raftkv.types import Configuration
 from tests.ports import free_port
 from tests.runtime.nodes import Cluster, get, put, run, until

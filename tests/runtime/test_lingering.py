@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raftkv.runtime.lingering import ACQUAINTANCE_S, ACQUAINTANCES_MAX_COUNT, LINGER_S, LingeringPeers
+from raftkv.runtime.membership.lingering import ACQUAINTANCE_S, ACQUAINTANCES_MAX_COUNT, LINGER_S, LingeringPeers
 from raftkv.types import Configuration, Member
 
 OWN = 1

@@ -23,7 +23,7 @@ from raftkv.errors import (
     Unavailable,
 )
 from raftkv.runtime import Node, Settings, wire
-from raftkv.runtime.membership import Membership
+from raftkv.runtime.membership.changes import Membership
 from raftkv.types import Configuration, Member
 from tests.runtime.membership_fakes import CLUSTER_ID, LOST, FakeCore, FakeNetwork, FakeNode, member
 from tests.runtime.nodes import Cluster, put, put_soon, run, small_settings, until

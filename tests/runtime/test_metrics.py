@@ -11,8 +11,8 @@ from prometheus_client import generate_latest
 
 from raftkv.errors import Unavailable
 from raftkv.runtime import Histogram, Node
-from raftkv.runtime.histogram import LATENCY_BOUNDS_S
-from raftkv.runtime.metrics import SLOW_SYNC_PERIOD_S, SLOW_SYNC_S, LogMetrics
+from raftkv.runtime.watching.histogram import LATENCY_BOUNDS_S
+from raftkv.runtime.watching.metrics import SLOW_SYNC_PERIOD_S, SLOW_SYNC_S, LogMetrics
 from raftkv.types import Consistency, Role
 from tests.runtime.nodes import Cluster, get, put, run, until
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from raftkv.errors import InvariantViolation, NoLeader, NotLeader, OutcomeUnknown, Overloaded, ShuttingDown
-from raftkv.runtime.gathering import IDLE_PASSES_MAX, PASSES_MAX
-from raftkv.runtime.proposals import WINDOW_STEP_S, Proposals
+from raftkv.runtime.clients.gathering import IDLE_PASSES_MAX, PASSES_MAX
+from raftkv.runtime.clients.proposals import WINDOW_STEP_S, Proposals
 from raftkv.types import Entry, EntryKind
 
 TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ import pytest
 
 from raftkv.errors import Overloaded, ReadTimeout, ShuttingDown
 from raftkv.raft import ConfirmedRead
-from raftkv.runtime.reads import ReadQueue
+from raftkv.runtime.clients.reads import ReadQueue
 from raftkv.types import Consistency
 from tests.runtime.nodes import Cluster, get, put, run, until
 

@@ -10,8 +10,8 @@ import pytest
 from raftkv.errors import SettingsError
 from raftkv.runtime.addresses import is_loopback, is_wildcard, join_address, split_address
 from raftkv.runtime.settings import SETTINGS, Settings
-from raftkv.runtime.settings_loading import load_settings
-from raftkv.runtime.settings_schema import InitialMember, Unit
+from raftkv.runtime.settings.loading import load_settings
+from raftkv.runtime.settings.schema import InitialMember, Unit
 from raftkv.types import WriteMode
 
 REQUIRED = {"RAFT_NODE_ID": "node1", "RAFT_VOL_DIR": "node_1_data"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raftkv.errors import OutcomeUnknown, PeerProtocolError
 from raftkv.kv import Compact, Delete, KeyValueMachine, Put, PutResult
 from raftkv.runtime import wire
-from raftkv.runtime.codec import KeyValueCodec, command_bytes, takes_space
+from raftkv.runtime.clients.codec import KeyValueCodec, command_bytes, takes_space
 from raftkv.storage import MemoryStore
 from raftkv.types import Configuration, Entry, EntryKind, Member
 

@@ -5,6 +5,9 @@ simulator. This room decides when things happen (ticks, batches, flushes, retrie
 for `raft` and `kv`. It must not know HTTP or the command line. It may use `storage`, `transport`, `kv`, `raft`,
 `statemachine`, `types` and `errors`.
 
+Within it: `settings`, `membership`, `clients` (their commands and reads), `watching` (metrics, status, logs); beside
+them what makes a node of all: `node` and its one `replica`, driven in turns.
+
 `Node` is loaded when it is first asked for: whoever needs only settings, such as each command of a client, would
 otherwise load consensus, storage and transport too.
 """
@@ -14,11 +17,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raftkv.runtime.addresses import is_loopback, join_address, split_address
-from raftkv.runtime.histogram import Histogram
-from raftkv.runtime.logs import configure_logging
-from raftkv.runtime.settings import SETTINGS, Settings
-from raftkv.runtime.settings_loading import CONFIG_ENVIRONMENT, OTHER_ENVIRONMENT, load_settings
-from raftkv.runtime.settings_schema import InitialMember, SettingSpec, Unit
+from raftkv.runtime.settings import (
+    CONFIG_ENVIRONMENT,
+    OTHER_ENVIRONMENT,
+    SETTINGS,
+    InitialMember,
+    Settings,
+    SettingSpec,
+    Unit,
+    load_settings,
+)
+from raftkv.runtime.watching.histogram import Histogram
+from raftkv.runtime.watching.logs import configure_logging
 
 if TYPE_CHECKING:
     from raftkv.runtime.node import Node

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from raftkv.errors import RaftkvError
 from raftkv.kv import Compact
-from raftkv.runtime.codec import command_bytes
+from raftkv.runtime.clients.codec import command_bytes
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.storage import check_present, free_bytes

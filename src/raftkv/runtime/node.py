@@ -21,18 +21,18 @@ from raftkv.kv import Command
 from raftkv.raft import Leadership
 from raftkv.runtime import wire
 from raftkv.runtime.addresses import join_address
-from raftkv.runtime.calls import ClusterCalls
-from raftkv.runtime.client_work import Done, Position
-from raftkv.runtime.joining import Joining
-from raftkv.runtime.lingering import LingeringPeers
+from raftkv.runtime.clients.work import Done, Position
 from raftkv.runtime.maintenance import Maintenance
-from raftkv.runtime.metrics import LogMetrics, NodeCollector
+from raftkv.runtime.membership.calls import ClusterCalls
+from raftkv.runtime.membership.joining import Joining
+from raftkv.runtime.membership.lingering import LingeringPeers
 from raftkv.runtime.opening import open_replica, reopen_blank, transport_settings
 from raftkv.runtime.replica import Replica
 from raftkv.runtime.settings import Settings
 from raftkv.runtime.snapshots import Snapshots
-from raftkv.runtime.status import members_of, stats_of
 from raftkv.runtime.threads import run_in_thread
+from raftkv.runtime.watching.metrics import LogMetrics, NodeCollector
+from raftkv.runtime.watching.status import members_of, stats_of
 from raftkv.storage import DataDirectory, FileOps, OsFiles, Wal
 from raftkv.transport import PeerIdentity, Transport
 from raftkv.types import Configuration, Consistency, HardState, MemberId, SnapshotMetadata, WriteMode

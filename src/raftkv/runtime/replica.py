@@ -32,25 +32,26 @@ from raftkv.raft import (
     Leadership,
     Message,
     RaftNode,
-    RaftSettings,
     decode_message,
     encode_message,
 )
 from raftkv.runtime import wire
 from raftkv.runtime.applying import Applying
-from raftkv.runtime.client_rules import ClientRules
-from raftkv.runtime.client_work import ClientWork
+from raftkv.runtime.clients.codec import KeyValueCodec, command_bytes, takes_space
+from raftkv.runtime.clients.forwarded import ForwardedWork
+from raftkv.runtime.clients.forwarding import Forwarding
+from raftkv.runtime.clients.gate import ReadGate
+from raftkv.runtime.clients.proposals import Proposals
+from raftkv.runtime.clients.reads import ReadQueue
+from raftkv.runtime.clients.rules import ClientRules
+from raftkv.runtime.clients.work import ClientWork
 from raftkv.runtime.clock import TickClock
-from raftkv.runtime.codec import COMMAND_OVERHEAD_BYTES, KeyValueCodec, command_bytes, takes_space
 from raftkv.runtime.driver import Driver
-from raftkv.runtime.forwarding import BATCH_MAX_BYTES, ForwardedWork, Forwarding
-from raftkv.runtime.gate import ReadGate
-from raftkv.runtime.histogram import Histogram
+from raftkv.runtime.limits import largest_forward_bytes, raft_settings
 from raftkv.runtime.log_slot import LogSlot
-from raftkv.runtime.proposals import Proposals
-from raftkv.runtime.reads import ReadQueue
+from raftkv.runtime.membership.standing import Standing
 from raftkv.runtime.settings import Settings
-from raftkv.runtime.standing import Standing
+from raftkv.runtime.watching.histogram import Histogram
 from raftkv.storage import Wal, WalStep
 from raftkv.types import (
     NOBODY,
@@ -442,28 +443,3 @@ class Replica:
         if self.is_disk_full and takes_space(command):
             return self.clients.disk_full()
         return self._client_rules.refusal_of(command)
-
-
-def largest_command_bytes(settings: Settings) -> int:
-    return settings.max_value_bytes + settings.max_key_bytes + COMMAND_OVERHEAD_BYTES
-
-
-def largest_forward_bytes(settings: Settings) -> int:
-    """Of one forwarded batch: many small commands, or a single large one; with room for what `command_bytes` rounds."""
-    return max(BATCH_MAX_BYTES, largest_command_bytes(settings)) + BATCH_MAX_BYTES // 8
-
-
-def raft_settings(settings: Settings, member_id: MemberId) -> RaftSettings:
-    """The core's knobs in ticks, from the node's in milliseconds."""
-    tick_ms = settings.tick_interval_ms
-    election_ticks = max(3, -(-settings.election_timeout_ms // tick_ms))
-    return RaftSettings(
-        member_id=member_id,
-        election_timeout_ticks=election_ticks,
-        heartbeat_ticks=max(1, min(election_ticks - 1, settings.heartbeat_interval_ms // tick_ms)),
-        lease_reads=settings.lease_reads,
-        # One tick is for rounding, the rest for clocks that run apart: at least 1 of 23, so 4 % of the timeout.
-        lease_margin_ticks=max(2, election_ticks // 8),
-        committed_max_bytes=256 * 1024,
-        announces_commits=False,
-    )

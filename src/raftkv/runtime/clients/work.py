@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raftkv.errors import DiskFull, InvalidInput, NoLeader, NotLeader, NotReady, RaftkvError, StorageError
 from raftkv.kv import KeyValue
+from raftkv.runtime.clients.codec import command_bytes, takes_space
+from raftkv.runtime.clients.gate import GateState, ReadGate
 from raftkv.runtime.clock import TickClock
-from raftkv.runtime.codec import command_bytes, takes_space
-from raftkv.runtime.gate import GateState, ReadGate
 from raftkv.types import NOBODY, Consistency, WriteMode
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import msgspec
 
 from raftkv.errors import InvalidInput, MembershipRefused, NoLeader, Unavailable
 from raftkv.runtime import wire
-from raftkv.runtime.membership import Membership
+from raftkv.runtime.membership.changes import Membership
 from raftkv.types import Member
 
 if TYPE_CHECKING:

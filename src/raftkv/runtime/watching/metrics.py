@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from raftkv.runtime.histogram import Histogram
+from raftkv.runtime.watching.histogram import Histogram
 from raftkv.types import Role
 
 if TYPE_CHECKING:

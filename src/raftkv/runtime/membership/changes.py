@@ -23,7 +23,7 @@ from raftkv.errors import (
     Rejected,
 )
 from raftkv.runtime import wire
-from raftkv.runtime.introductions import check_introduction
+from raftkv.runtime.membership.introductions import check_introduction
 from raftkv.types import Configuration, Member
 
 PROBE_TIMEOUT_S = 3.0

@@ -10,9 +10,8 @@ plain local read would miss for a moment.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from raftkv.errors import (
     DiskFull,
@@ -27,7 +26,7 @@ from raftkv.errors import (
     Unavailable,
 )
 from raftkv.runtime import wire
-from raftkv.runtime.proposals import Proposals
+from raftkv.runtime.clients.codec import CommandCodec
 from raftkv.types import NOBODY, MemberId
 
 Done = Callable[[Any], None]
@@ -37,18 +36,6 @@ BATCH_MAX_BYTES = 1 << 19
 
 BATCH_MAX_COUNT = 1024
 """Commands in one forwarded batch. A quarter of a million tiny ones fit into the bytes and would hold up the loop."""
-
-
-class CommandCodec(Protocol):
-    """How a state machine's commands and results look as bytes."""
-
-    def encode_batch(self, commands: list[Any]) -> bytes: ...
-
-    def decode_batch(self, data: bytes) -> list[Any]: ...
-
-    def encode_results(self, results: Sequence[Any]) -> bytes: ...
-
-    def decode_results(self, data: bytes) -> list[Any]: ...
 
 
 class _Batch:
@@ -72,7 +59,7 @@ class _Answered(NamedTuple):
 
 
 class Forwarding:
-    """The follower's side. One batch to the leader at a time, and behind it the next one gathers."""
+    """One batch to the leader at a time, and behind it the next one gathers."""
 
     def __init__(
         self,
@@ -230,86 +217,6 @@ class Forwarding:
         self._bytes_count -= batch.bytes_count
         for done in batch.dones:
             done(error)
-
-
-class ForwardedWork:
-    """The leader's side: proposes what followers forward, among its own, and answers each batch once.
-
-    `refusal_of_sender` says why batches of that sender cannot be taken now, `refusal_of_command` why a single command
-    cannot. One that is refused leaves its neighbours alone: they may be other clients'.
-    """
-
-    def __init__(
-        self,
-        codec: CommandCodec,
-        send: Callable[[MemberId, bytes], bool],
-        refusal_of_sender: Callable[[MemberId], RaftkvError | None],
-        refusal_of_command: Callable[[Any], RaftkvError | None],
-        bytes_of: Callable[[Any], int],
-        *,
-        batch_max_bytes: int,
-    ) -> None:
-        self._codec = codec
-        self._send = send
-        self._refusal_of_sender = refusal_of_sender
-        self._refusal_of_command = refusal_of_command
-        self._bytes_of = bytes_of
-        self._batch_max_bytes = batch_max_bytes
-
-    def handle(self, sender: MemberId, request: wire.Forward, proposals: Proposals) -> None:
-        """Propose the batch of `request`, or answer with a refusal. Raises `PeerProtocolError` for other bytes."""
-        refusal = self._refusal_of_sender(sender)
-        if refusal is not None:
-            self._refuse(sender, request, refusal)
-            return
-        if len(request.batch) > self._batch_max_bytes:  # decoded, it could be a hundred times as large
-            text = f"{len(request.batch)} bytes of forwarded writes are more than the leader's limits allow"
-            self._refuse(sender, request, InvalidInput(text))
-            return
-        commands = self._codec.decode_batch(request.batch)
-        if len(commands) > BATCH_MAX_COUNT:
-            text = f"{len(commands)} forwarded writes in one batch, the most are {BATCH_MAX_COUNT}"
-            self._refuse(sender, request, InvalidInput(text))
-            return
-
-        collected = _Outcomes(len(commands), lambda all_of_them: self._answer(sender, request, proposals, all_of_them))
-        for position, command in enumerate(commands):
-            refusal = self._refusal_of_command(command)
-            if refusal is None:
-                proposals.submit(command, self._bytes_of(command), functools.partial(collected.take, position))
-            else:
-                collected.take(position, refusal)
-
-    def _answer(self, sender: MemberId, request: wire.Forward, proposals: Proposals, outcomes: list[Any]) -> None:
-        results = [_failure_of(each) if isinstance(each, RaftkvError) else each for each in outcomes]
-        index = proposals.applied_index
-        self._send(
-            sender, wire.encode(wire.ForwardReply(request.request_id, index, self._codec.encode_results(results)))
-        )
-
-    def _refuse(self, sender: MemberId, request: wire.Forward, refusal: RaftkvError) -> None:
-        self._send(sender, wire.encode(wire.ForwardReply(request.request_id, 0, b"", _failure_of(refusal))))
-
-
-class _Outcomes:
-    """Gathers what becomes of the commands of one forwarded batch, which may be spread over several entries."""
-
-    __slots__ = ("_missing_count", "_outcomes", "_tell")
-
-    def __init__(self, count: int, tell: Callable[[list[Any]], None]) -> None:
-        self._outcomes: list[Any] = [None] * count
-        self._missing_count = count
-        self._tell = tell
-
-    def take(self, position: int, outcome: Any) -> None:
-        self._outcomes[position] = outcome
-        self._missing_count -= 1
-        if not self._missing_count:
-            self._tell(self._outcomes)
-
-
-def _failure_of(error: RaftkvError) -> wire.Failure:
-    return wire.Failure(type(error).__name__, str(error), isinstance(error, OutcomeUnknown))
 
 
 _REFUSALS: dict[str, type[RaftkvError]] = {

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from raftkv.errors import NoLeader, OutcomeUnknown, Overloaded, RaftkvError, Rejected, ShuttingDown, require
-from raftkv.runtime.gathering import Gathering
+from raftkv.runtime.clients.gathering import Gathering
 from raftkv.types import Entry, EntryKind
 
 Done = Callable[[Any], None]

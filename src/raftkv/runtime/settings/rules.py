@@ -8,7 +8,7 @@ from raftkv.runtime.addresses import is_wildcard
 from raftkv.types import Consistency
 
 if TYPE_CHECKING:
-    from raftkv.runtime.settings import Settings
+    from raftkv.runtime.settings.fields import Settings
 
 _REQUEST_LINE_ROOM_BYTES = 1024
 

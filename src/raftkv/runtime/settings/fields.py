@@ -2,7 +2,7 @@
 
 A field says once what it is, in which unit, between which ends, by which environment name, and what happens
 without it. Flags, environment names, TOML keys, `--help` and `docs/reference/settings.md` are derived from it,
-so they cannot disagree. `settings_loading` gathers values from those sources; a value that breaks a range or
+so they cannot disagree. `loading` gathers values from those sources; a value that breaks a range or
 a rule between settings is refused here, by name, before anything is started.
 
 Invariant: a `Settings` object that exists is valid. Turned down: a settings library. It would read the sources,
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from raftkv.errors import SettingsError
 from raftkv.runtime.addresses import is_loopback, join_address
-from raftkv.runtime.settings_rules import broken_rules
-from raftkv.runtime.settings_schema import (
+from raftkv.runtime.settings.rules import broken_rules
+from raftkv.runtime.settings.schema import (
     InitialMember,
     LogFormat,
     LogLevel,

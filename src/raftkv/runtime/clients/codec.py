@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,6 +28,18 @@ def command_bytes(command: Command) -> int:
 def takes_space(command: Command) -> bool:
     """False for what a full disk still allows: deleting and compacting make room."""
     return type(command) is Put
+
+
+class CommandCodec(Protocol):
+    """How a state machine's commands and results look as bytes."""
+
+    def encode_batch(self, commands: list[Any]) -> bytes: ...
+
+    def decode_batch(self, data: bytes) -> list[Any]: ...
+
+    def encode_results(self, results: Sequence[Any]) -> bytes: ...
+
+    def decode_results(self, data: bytes) -> list[Any]: ...
 
 
 class KeyValueCodec:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raftkv.errors import SettingsError
-from raftkv.runtime.settings import SETTINGS, Settings
-from raftkv.runtime.settings_schema import InitialMember, SettingSpec, Unit, check_value
+from raftkv.runtime.settings.fields import SETTINGS, Settings
+from raftkv.runtime.settings.schema import InitialMember, SettingSpec, Unit, check_value
 
 CONFIG_ENVIRONMENT = "RAFTKV_CONFIG"
 OTHER_ENVIRONMENT = frozenset({CONFIG_ENVIRONMENT, "RAFTKV_SERVER"})
