@@ -119,7 +119,8 @@ def test_a_store_that_cannot_be_written_says_so_and_is_closed_all_the_same() -> 
     with pytest.raises(StorageError, match="the disk is gone"):
         store.close()
     with pytest.raises(StorageError, match="closed"):
-        inner.get(b"a")
+        store.get(b"a")
+    store.close()
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -6,11 +6,14 @@ import asyncio
 import logging
 import select
 import socket
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import pytest
 
 from raftkv.transport import Transport, TransportSettings
+from raftkv.transport.connection import FrameConnection, ignore_frame
 from raftkv.transport.framing import FrameKind
 from raftkv.transport.handshake import MAGIC, decode_hello, encode_reply
 from tests.transport.raw import RawListener, RawPeer, encode_frame, raw_listener
@@ -321,5 +324,41 @@ def test_peers_set_before_start_are_dialled_after_it() -> None:
             assert not node.transport.send(2, 1, b"not running")
             await node.transport.start("127.0.0.1", 0)
             await listener.accept()
+
+    run(scenario)
+
+
+class SwellingTransport(asyncio.Transport):
+    """Nothing leaves, and every write takes more room than it has bytes, as records of TLS do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffered_bytes = 0
+        self.aborted = asyncio.get_running_loop().create_future()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered_bytes
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
+        self.buffered_bytes += sum(map(len, list_of_data)) + 22
+
+    def abort(self) -> None:
+        self.aborted.set_result(None)
+
+
+def test_frames_that_are_added_to_a_full_buffer_do_not_make_it_look_as_if_it_moved() -> None:
+    async def scenario() -> None:
+        connection = FrameConnection(1 << 20, ignore_frame, lambda _reason: None)
+        connection.write_stall_timeout_s = 0.02
+        transport = SwellingTransport()
+        connection.connection_made(transport)
+        connection.pause_writing()
+        async with asyncio.timeout(PATIENCE_S):
+            while not transport.aborted.done():
+                connection.send_frame(1, b"one more")
+                await asyncio.sleep(0)
 
     run(scenario)

@@ -1,7 +1,7 @@
 """Where the process begins: signals are minded before the modules, which take some tenths of a second to load.
 
-Only what Python has loaded anyway is imported here. Turned down: raising `SystemExit` from the handler; it would
-come up in the middle of any import, and some of them swallow it.
+Only a few small modules of the standard library are imported here. Turned down: raising `SystemExit` from the handler;
+it would come up in the middle of any import, and some of them swallow it.
 """
 
 from __future__ import annotations

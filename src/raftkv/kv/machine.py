@@ -77,7 +77,7 @@ class KeyValueMachine:
     # -- writing
 
     def apply(self, entries: Sequence[Entry], *, wants_results: bool = True) -> list[Sequence[Result]]:
-        """See `StateMachine.apply`. Nothing is changed, here or in the store, when it raises."""
+        """See `StateMachine.apply`. When it raises, what the store shows may be ahead of `last_applied`: give it up."""
         if not entries:
             return []
         step, self._prepared = self._prepared, None

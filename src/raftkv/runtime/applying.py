@@ -2,9 +2,9 @@
 
 - *At once* where somebody waits: on the leader, for whose clients the results are, and on a follower of which a client
   waits for a write or a read.
-- *Deferred*, by at most `DEFER_S`, on a follower that nobody waits for: several entries written to the state as one
-  batch cost little more than one (docs/design/performance.md). A local read there, which may be stale anyway, is older
-  by that much.
+- *Deferred*, by at most `DEFER_S` unless it is held, on a follower that nobody waits for: several entries written to
+  the state as one batch cost little more than one (docs/design/performance.md). A local read there, which may be stale
+  anyway, is older by that much.
 - *Held* between `hold` and `resume`, while the state must not change.
 """
 
@@ -17,7 +17,7 @@ from raftkv.types import Entry, EntryKind
 
 DEFER_S = 0.01
 APPLY_MAX_BYTES = 256 << 10
-"""Of data in one batch, if it is of several entries; what takes longer would hold up the event loop."""
+"""Of data in one batch, if it is of several entries: bounds the memory of a batch, and what is deferred."""
 
 
 class Applying:

@@ -332,6 +332,7 @@ class Node:
             _log.warning("leaving the empty cluster of one for another", extra={"cluster": hex(request.cluster_id)})
             try:
                 self.replica = await reopen_blank(self, replica, request)
+                self.maintenance.check_disk()
             except BaseException as error:
                 self.failed(error)
                 raise
@@ -340,4 +341,3 @@ class Node:
             raise OutcomeUnknown("the node has failed while it changed sides")
         self.transport.set_identity(self._identity())
         self.configuration_in_force(self.replica.configuration)
-        self.maintenance.check_disk()

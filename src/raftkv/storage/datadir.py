@@ -174,7 +174,7 @@ class DataDirectory:
 
 
 def check_present(path: Path) -> None:
-    """Raise DataDirectoryError when the directory of a running node was removed or replaced.
+    """Raise DataDirectoryError when the directory of a running node was removed.
 
     What it writes from then on would go into files that no start finds again.
     """

@@ -24,6 +24,7 @@ GATHER_MAX_COUNT = 2048
 SETTLE_MIN_COUNT = 512
 """For when there is time: below it the next batches share too little."""
 GATHER_MAX_BYTES = 1 << 20
+"""Of keys and values."""
 
 
 class _Missing:
@@ -87,7 +88,7 @@ class WriteBehind:
                 self._move_on(new)
                 return
             self._gathered.update(new.changes)
-            self._bytes_count += sum(map(len, filter(None, new.changes.values())))
+            self._bytes_count += sum(map(len, new.changes)) + sum(map(len, filter(None, new.changes.values())))
             if len(self._gathered) >= GATHER_MAX_COUNT or self._bytes_count >= GATHER_MAX_BYTES:
                 self._move_on()
 
@@ -114,9 +115,11 @@ class WriteBehind:
     def close(self) -> None:
         try:
             with self._lock:
-                self._is_closed = True
-                self._move_on()
+                if not self._is_closed:
+                    self._is_closed = True
+                    self._move_on()
         finally:
+            self._gathered = {}
             self._store.close()
 
     def _move_on(self, new: _Batch | None = None) -> None:

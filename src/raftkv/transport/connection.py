@@ -143,8 +143,9 @@ class FrameConnection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(self.write_stall_timeout_s, self._check_stall)
 
     def _check_stall(self) -> None:
-        # The buffer alone says nothing: new frames may have taken the place of those that left.
-        if self._written_bytes - self.unsent_bytes == self._moved_bytes:
+        # The buffer alone says nothing: new frames may have taken the place of those that left. Under TLS each of them
+        # takes more room in it than it has bytes, so that what has moved may seem to shrink.
+        if self._written_bytes - self.unsent_bytes <= self._moved_bytes:
             self.abort("the other side has stopped reading")
         else:
             self._arm_stall_timer()

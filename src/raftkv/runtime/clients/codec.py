@@ -43,7 +43,7 @@ class CommandCodec(Protocol):
 
 
 class KeyValueCodec:
-    """Implements `forwarding.CommandCodec`; what comes from a peer is checked, not trusted."""
+    """Implements `CommandCodec`; what comes from a peer is checked, not trusted."""
 
     def encode_batch(self, commands: list[Any]) -> bytes:
         return encode_batch(commands)

@@ -67,7 +67,8 @@ class ForwardedWork:
 
     def _answer(self, sender: MemberId, request: wire.Forward, proposals: Proposals, outcomes: list[Any]) -> None:
         results = [_failure_of(each) if isinstance(each, RaftkvError) else each for each in outcomes]
-        index = proposals.applied_index
+        has_result = any(not isinstance(each, RaftkvError) for each in outcomes)
+        index = proposals.applied_index if has_result else 0  # nothing was applied that the follower could wait for
         self._send(
             sender, wire.encode(wire.ForwardReply(request.request_id, index, self._codec.encode_results(results)))
         )

@@ -3,14 +3,14 @@
 Clients that were answered together write again together. A batch that left with the first few of them would make all
 the others wait for a whole round, and two half batches cost nearly twice as much as one whole. So once nothing is under
 way, the next batch waits until as many commands have come as the last round had clients, but only while more of them
-keep coming: two passes of the event loop in which none came end it, some ten microseconds. A lone client, and one whose
-companions have gone, waits for nobody. What it is worth is in docs/design/performance.md.
+keep coming: the third pass of the event loop in which none came ends it, some ten microseconds. A lone client, and one
+whose companions have gone, waits for nobody. What it is worth is in docs/design/performance.md.
 """
 
 from __future__ import annotations
 
 IDLE_PASSES_MAX = 2
-"""Of the event loop, without a new command. In each pass all sockets are read that have something."""
+"""Of the event loop, without a new command, that are waited for: in each, all sockets with something are read."""
 PASSES_MAX = 30
 """However they trickle in: so many passes at most, each as long as what else the loop has to do."""
 

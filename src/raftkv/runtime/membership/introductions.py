@@ -7,17 +7,14 @@ twice, and the HTTP address is where clients are sent to.
 
 from __future__ import annotations
 
-import re
-
 from raftkv.errors import MembershipRefused
 from raftkv.runtime.addresses import split_address
+from raftkv.runtime.settings.schema import NODE_ID
 from raftkv.types import Member, MemberId
 
 MEMBER_ID_MAX = (1 << 63) - 1
 ADDRESS_MAX_CHARACTERS = 300
 """The longest host name has 253."""
-
-_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_introduction(members: dict[MemberId, Member], introduced: Member) -> None:
@@ -30,7 +27,7 @@ def check_introduction(members: dict[MemberId, Member], introduced: Member) -> N
 def _problem(members: dict[MemberId, Member], introduced: Member) -> str:
     """Why `introduced` cannot stand among `members`, where it may stand already; empty if it can."""
     member_id, http_address = introduced.member_id, introduced.http_address
-    if not _NODE_ID.fullmatch(introduced.node_id):
+    if not NODE_ID.fullmatch(introduced.node_id):
         return f"it calls itself {introduced.node_id[:100]!r}, which is no node id"
     if not 1 <= member_id <= MEMBER_ID_MAX:
         return f"it gives itself the number {member_id}, which is no member id"

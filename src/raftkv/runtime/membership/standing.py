@@ -1,6 +1,6 @@
 """What a replica says of itself as a member: who it is, whom it stands with, who leads; and what changes that.
 
-Implements `membership.MembershipCore`. Everything is read from the replica at the moment of the question.
+Implements `changes.MembershipCore`. Everything is read from the replica at the moment of the question.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a row of the settings table is made of, and what makes a single value wrong.
 
-Rules between settings are in `settings_rules`, the rows themselves in `settings`.
+Rules between settings are in `rules`, the rows themselves in `fields`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from raftkv.errors import SettingsError
 from raftkv.runtime.addresses import is_wildcard, split_address
 
-_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Unit(enum.StrEnum):
@@ -157,7 +157,7 @@ def check_value(spec: SettingSpec, value: Any) -> None:
 
 
 def _check_node_id(name: str, node_id: str) -> None:
-    if not _NODE_ID.fullmatch(node_id):
+    if not NODE_ID.fullmatch(node_id):
         raise SettingsError(name, f"{node_id!r} is not a name of 1 to 64 letters, digits, '.', '_' and '-'")
 
 

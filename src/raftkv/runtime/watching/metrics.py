@@ -160,7 +160,10 @@ class NodeCollector(Collector):
         node = self._node
         replica = node.replica
         yield _gauge("raftkv_revision", "The newest revision of the store", replica.machine.revision)
-        apply = HistogramMetricFamily("raftkv_apply_seconds", "Time to apply one group of committed entries")
+        apply = HistogramMetricFamily(
+            "raftkv_apply_seconds",
+            "Time to apply a group of committed entries, without what a leader prepared before",
+        )
         replica.apply_histogram.add_to(apply, [])
         yield apply
         yield _counter("raftkv_state_flushes", "Flushes of the state to disk", node.maintenance.flush_count)
