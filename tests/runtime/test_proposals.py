@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import InvariantViolation, NoLeader, NotLeader, OutcomeUnknown, Overloaded, ShuttingDown
-from raftkv.runtime.clients.gathering import IDLE_PASSES_MAX, PASSES_MAX
+from raftkv.runtime.clients.gathering import IDLE_PASSES_MAX, PASSES_MAX, WAIT_MAX_S
 from raftkv.runtime.clients.proposals import WINDOW_STEP_S, Proposals
 from raftkv.types import Entry, EntryKind
 
@@ -142,6 +142,19 @@ def test_commands_that_trickle_in_do_not_hold_up_the_first_of_them_for_long() ->
         passes += 1
         world.submit(f"second{passes}")
     assert passes == PASSES_MAX
+
+
+def test_nothing_is_waited_for_when_the_loop_has_much_else_to_do() -> None:
+    """A pass may take long: reads of large values by many clients."""
+    world = World()
+    world.submit(*(f"first{number}" for number in range(100)))
+    world.flush()
+    world.apply(1, *["ok"] * 100)
+    world.submit("second0")
+    assert not world.proposals.flush()
+    world.now_s += WAIT_MAX_S
+    world.submit("second1")
+    assert world.proposals.flush()
 
 
 def test_nothing_is_waited_for_while_a_full_batch_waits() -> None:

@@ -134,7 +134,7 @@ class Proposals:
         """Propose what waits, as far as the window allows. True when the core was given something."""
         has_proposed = False
         waiting = self._waiting
-        if len(waiting) == 1 and not self._inflight and self._gathering.should_wait(len(waiting[0].dones)):
+        if len(waiting) == 1 and not self._inflight and self._gathering.should_wait(len(waiting[0].dones), self._now()):
             self._wake()
             return False
         while waiting and len(self._inflight) < self._window_count:
