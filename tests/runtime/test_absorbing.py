@@ -136,6 +136,23 @@ def test_a_write_that_is_under_way_is_not_thrown_away(tmp_path: Path, turns: int
     run(tmp_path, story)
 
 
+def test_an_entry_without_commands_that_waits_for_its_turn_is_no_data(tmp_path: Path) -> None:
+    """As a node has one that elected itself a moment before it is joined to another."""
+
+    async def story(cluster: Cluster) -> None:
+        node = await lone(cluster)
+        replica = node.replica
+        replica.applying.hold()
+        own = replica.own
+        moved = Member(own.member_id, own.node_id, own.raft_address, "127.0.0.1:1")
+        replica.standing.propose_configuration([moved], [])
+        await until(lambda: replica.machine.last_applied < replica.log.last_index, "an entry waits to be applied")
+        await absorb(node, request_for(node))
+        assert node.replica.cluster_id == OTHER_CLUSTER
+
+    run(tmp_path, story)
+
+
 def test_a_node_that_has_just_proposed_another_member_is_not_alone(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         node = await lone(cluster)

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 from raftkv.errors import MembershipRefused, Unavailable
 from raftkv.raft import configuration_problem
 from raftkv.runtime import wire
-from raftkv.types import NOBODY, Configuration, Member, MemberId
+from raftkv.types import NOBODY, Configuration, EntryKind, Member, MemberId
 
 if TYPE_CHECKING:
     from raftkv.runtime.replica import Replica
 
 EMPTY_REVISION = 1
 """An empty store's revision, as etcd counts."""
+UNAPPLIED_MAX_BYTES = 64 << 10
+"""Of entries that are looked through for commands; an empty node has next to none."""
 
 
 class Standing:
@@ -100,9 +102,17 @@ class Standing:
         others = [m.node_id for m in members if m.member_id != own.member_id]
         if others:
             raise MembershipRefused(f"{own.node_id} has a cluster with {', '.join(others)}; nothing was changed")
-        has_work = replica.proposals.pending_count or replica.machine.last_applied < replica.log.last_index
+        has_work = replica.proposals.pending_count or self._has_unapplied_commands()
         if has_work or replica.machine.revision > EMPTY_REVISION:
             raise MembershipRefused(f"{own.node_id} holds data of its own; nothing was changed")
+
+    def _has_unapplied_commands(self) -> bool:
+        """A node that has just elected itself has an entry without commands on its way to the state."""
+        log, first = self._replica.log, self._replica.machine.last_applied + 1
+        if first > log.last_index:
+            return False
+        entries = log.entries(first, log.last_index, UNAPPLIED_MAX_BYTES)
+        return entries[-1].index < log.last_index or any(entry.kind is EntryKind.COMMANDS for entry in entries)
 
     def campaign_if_alone(self) -> None:
         """The only voter need not wait for a timeout."""
