@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import random
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from bench import durability, failover, scale, throughput
-from bench.etcd import EtcdCluster, key
 from bench.processes import BenchError
 from bench.report import Report
 
-PARTS = ("writes", "reads", "failover", "scale", "durability", "crosscheck")
-DEFAULT_PARTS = ("durability", "writes", "reads", "failover", "scale")
+PARTS = ("durability", "writes", "reads", "failover", "scale")
 HERE = Path(__file__).parent
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: {', '.join(DEFAULT_PARTS)})")
+    parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256], help="for writes")
     parser.add_argument("--rounds", type=int, help="turns of each system (3; quick: 1)")
     parser.add_argument("--seconds", type=int, help="length of a turn (8; quick: 4)")
@@ -56,31 +53,13 @@ def _check_tools(parts: list[str]) -> None:
     """Before anything is started."""
     needed = {
         "wrk": {"writes", "reads", "scale"},
-        "etcd": {"writes", "reads", "crosscheck"},
+        "etcd": {"writes", "reads"},
         "h2load": {"writes", "reads"},
+        "cc": {"writes", "reads"},
     }
     missing = [tool for tool, users in needed.items() if users.intersection(parts) and shutil.which(tool) is None]
     if missing:
         raise BenchError(f"not installed: {', '.join(missing)}. On Debian or Ubuntu: make system-packages")
-
-
-def _crosscheck(directory: Path, plan: throughput.Plan, report: Report) -> None:
-    """What etcd gains from h2load's one key, by a sender that can vary it."""
-    etcd = EtcdCluster(directory / "crosscheck")
-    try:
-        etcd.fill(plan.key_count)
-        one, many = [], []
-        for _ in range(plan.rounds):
-            one.append(etcd.crosscheck(64, plan.duration_s, lambda: key(0)).requests_per_s)
-            many.append(
-                etcd.crosscheck(64, plan.duration_s, lambda: key(random.randrange(plan.key_count))).requests_per_s
-            )
-    finally:
-        etcd.stop()
-    report.note(
-        f"etcd with one key: {sorted(one)[len(one) // 2]:,.0f} puts/s, with random keys: "
-        f"{sorted(many)[len(many) // 2]:,.0f} (64 connections, Python sender)."
-    )
 
 
 def _run(parts: list[str], plan: throughput.Plan, directory: Path, tries: int, report: Report) -> None:
@@ -94,8 +73,6 @@ def _run(parts: list[str], plan: throughput.Plan, directory: Path, tries: int, r
         failover.measure(directory, report, tries)
     if "scale" in parts:
         scale.measure(directory, report, plan.key_count)
-    if "crosscheck" in parts:
-        _crosscheck(directory, plan, report)
 
 
 def main() -> int:
@@ -108,7 +85,7 @@ def main() -> int:
     (HERE / "results").mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="data-", dir=arguments.directory or HERE / "results"))
     tries = arguments.tries or (5 if arguments.quick else 20)
-    parts = arguments.parts or list(DEFAULT_PARTS)
+    parts = arguments.parts or list(PARTS)
     try:
         _check_tools(parts)
         _run(parts, _plan(arguments), directory, tries, report)

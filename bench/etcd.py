@@ -6,15 +6,14 @@ import asyncio
 import json
 import random
 import string
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench import grpc, h2, h2load
 from bench.processes import BenchError, Child, free_ports, wait_until
-from bench.sample import Sample, percentile
+from bench.sample import Sample
 
 VALUE_SIZE_BYTES = 128
 _QUOTA_BYTES = 8 << 30
@@ -33,6 +32,7 @@ class EtcdCluster:
         directory.mkdir(parents=True)
         ports = free_ports(2 * node_count)
         self.client_ports, self._peer_ports = ports[:node_count], ports[node_count:]
+        self._preload: Path | None = None
         self._noise = "".join(random.choices(string.ascii_letters + string.digits, k=1 << 16)).encode()
         self.children = [self._start(number) for number in range(node_count)]
         try:
@@ -63,12 +63,16 @@ class EtcdCluster:
         for child in self.children:
             child.stop()
 
+    @staticmethod
+    def _ask(port: int, path: str, question: dict[str, object]) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v3/{path}", data=json.dumps(question).encode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
     def _status(self, port: int) -> dict[str, str] | None:
         """Member id, leader and revision as this member sees them; None when it does not answer."""
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/v3/maintenance/status", data=b"{}")
         try:
-            with urllib.request.urlopen(request, timeout=2) as answer:
-                facts = json.load(answer)
+            facts = self._ask(port, "maintenance/status", {})
         except (OSError, urllib.error.URLError):
             return None
         header = facts["header"]
@@ -91,6 +95,10 @@ class EtcdCluster:
         status = self._status(self.leader_port())
         return int(status["revision"]) if status else 0
 
+    def present_key_count(self) -> int:
+        everything = {"key": "AA==", "range_end": "AA==", "count_only": True}
+        return int(self._ask(self.leader_port(), "kv/range", everything).get("count", 0))
+
     def fill(self, key_count: int) -> None:
         """Every key once, 100 to a transaction."""
         numbers = iter(range(0, key_count, 100))
@@ -109,33 +117,25 @@ class EtcdCluster:
         at = random.randrange(len(self._noise) - VALUE_SIZE_BYTES)
         return self._noise[at : at + VALUE_SIZE_BYTES]
 
-    def _load(self, path: str, body: bytes, port: int, connection_count: int, duration_s: int) -> Sample:
-        frame_path = self._directory / "frame.bin"
-        frame_path.write_bytes(body)
-        url = f"http://127.0.0.1:{port}{path}"
-        return h2load.run(url, frame_path, connection_count, duration_s, self._directory / "h2load.log")[0]
+    def _load(self, path: str, body: bytes, key_count: int, connection_count: int, duration_s: int) -> Sample:
+        """`body` holds the key of number 0, in whose place random ones are sent."""
+        if self._preload is None:
+            self._preload = h2load.build_preload(self._directory)
+        keys = h2load.RandomKeys(self._preload, body.index(key(0)) + 1, key_count)
+        url = f"http://127.0.0.1:{self.leader_port()}{path}"
+        return h2load.run(url, body, keys, connection_count, duration_s, self._directory)
 
-    def writes(self, connection_count: int, duration_s: int) -> Sample:
-        """Puts of one key through the leader; the revision proves that they were applied."""
+    def writes(self, connection_count: int, duration_s: int, key_count: int) -> Sample:
+        """Puts of random keys through the leader; revision and count of keys prove that they were applied."""
         before = self.revision()
-        body = grpc.put(key(0), self._value())
-        sample = self._load(grpc.PUT_PATH, body, self.leader_port(), connection_count, duration_s)
+        sample = self._load(grpc.PUT_PATH, grpc.put(key(0), self._value()), key_count, connection_count, duration_s)
         if self.revision() - before < sample.requests_per_s * duration_s:
             raise BenchError("etcd answered more puts than it applied")
+        if self.present_key_count() < min(self.revision(), key_count) // 2:  # chance leaves 63 % at the least
+            raise BenchError("etcd's keys were not random")
         return sample
 
-    def reads(self, connection_count: int, duration_s: int, is_linearizable: bool) -> Sample:
-        """Gets of one key from the leader."""
+    def reads(self, connection_count: int, duration_s: int, key_count: int, is_linearizable: bool) -> Sample:
+        """Gets of random keys, all of which exist, from the leader."""
         body = grpc.get(key(0), is_serializable=not is_linearizable)
-        return self._load(grpc.RANGE_PATH, body, self.leader_port(), connection_count, duration_s)
-
-    def crosscheck(self, connection_count: int, duration_s: float, next_key: Callable[[], bytes]) -> Sample:
-        """Puts with a Python sender, whose keys may differ."""
-        stop_at = time.monotonic() + duration_s
-
-        def next_body() -> bytes | None:
-            return grpc.put(next_key(), self._value()) if time.monotonic() < stop_at else None
-
-        elapsed = asyncio.run(h2.call_all("127.0.0.1", self.leader_port(), grpc.PUT_PATH, next_body, connection_count))
-        elapsed_ms = sorted(1e3 * seconds for seconds in elapsed)
-        return Sample(len(elapsed) / duration_s, percentile(elapsed_ms, 0.5), percentile(elapsed_ms, 0.99))
+        return self._load(grpc.RANGE_PATH, body, key_count, connection_count, duration_s)

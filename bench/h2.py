@@ -1,7 +1,6 @@
 """A small gRPC-over-HTTP/2 sender that can vary its bodies, which h2load cannot.
 
-It fills etcd, and it checks what h2load's single key is worth. It is slower than h2load (about 30 us a
-request of its own), so its figures are compared with each other only, never with raftkv's.
+It fills etcd; nothing is measured with it.
 
 What of HTTP/2 is here: one request at a time on a connection, headers without any compression state,
 windows opened wide once for what we receive and counted for what we send.
@@ -10,7 +9,6 @@ windows opened wide once for what we receive and counted for what we send.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from bench.processes import BenchError
@@ -43,15 +41,13 @@ class Caller(asyncio.Protocol):
     `next_body()` gives the body of the next request, or None to stop; `done` is then resolved.
     """
 
-    def __init__(self, path: str, authority: str, next_body: Callable[[], bytes | None], elapsed_s: list[float]):
+    def __init__(self, path: str, authority: str, next_body: Callable[[], bytes | None]):
         self._block = _header_block(path, authority)
         self._next_body = next_body
-        self._elapsed_s = elapsed_s
         self._buffer = bytearray()
         self._stream = -1
         self._send_window = 65_535
         self._waiting: bytes | None = None
-        self._started = 0.0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,7 +77,6 @@ class Caller(asyncio.Protocol):
 
     def _handle(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == _HEADERS and flags & _END_STREAM:
-            self._elapsed_s.append(time.perf_counter() - self._started)
             self._send_next()
         elif kind == _WINDOW_UPDATE:  # only those of the connection matter: a stream never sends 64 KiB
             self._send_window += int.from_bytes(payload, "big")
@@ -110,7 +105,6 @@ class Caller(asyncio.Protocol):
         self._waiting = None
         self._stream += 2
         self._send_window -= len(body)
-        self._started = time.perf_counter()
         data = bytearray(_frame(_HEADERS, _END_HEADERS, self._stream, self._block))
         for at in range(0, len(body), 16_384):
             last = at + 16_384 >= len(body)
@@ -120,15 +114,11 @@ class Caller(asyncio.Protocol):
 
 async def call_all(
     host: str, port: int, path: str, next_body: Callable[[], bytes | None], connection_count: int
-) -> list[float]:
-    """Send what `next_body` gives over several connections; the seconds each request took."""
+) -> None:
+    """Send what `next_body` gives over several connections; returns when all is answered."""
     loop = asyncio.get_running_loop()
-    elapsed_s: list[float] = []
     callers: list[Caller] = []
     for _ in range(connection_count):
-        _, caller = await loop.create_connection(
-            lambda: Caller(path, f"{host}:{port}", next_body, elapsed_s), host, port
-        )
+        _, caller = await loop.create_connection(lambda: Caller(path, f"{host}:{port}", next_body), host, port)
         callers.append(caller)
     await asyncio.gather(*(caller.done for caller in callers))
-    return elapsed_s

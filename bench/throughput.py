@@ -115,7 +115,7 @@ def _write_in_turns(title: str, pair: Pair, count: int, plan: Plan, report: Repo
         plan,
         report,
         lambda: pair.raftkv.writes(count, plan.duration_s, plan.key_count),
-        lambda: pair.etcd.writes(count, plan.duration_s),
+        lambda: pair.etcd.writes(count, plan.duration_s, plan.key_count),
     )
 
 
@@ -138,5 +138,5 @@ def _read_in_turns(level: str, pair: Pair, count: int, plan: Plan, report: Repor
         plan,
         report,
         lambda: pair.raftkv.reads(count, plan.duration_s, plan.key_count, is_linearizable),
-        lambda: pair.etcd.reads(count, plan.duration_s, is_linearizable),
+        lambda: pair.etcd.reads(count, plan.duration_s, plan.key_count, is_linearizable),
     )

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what `make bench` compares with and measures by: etcd, and the load generators wrk and h2load.
+# Installs what `make bench` compares with and measures by: etcd, the load generators wrk and h2load, and a C compiler
+# for what h2load needs to send random keys.
 # Nothing else needs these. Debian or Ubuntu; run as root or with sudo.
 set -euo pipefail
-packages=(etcd-server etcd-client wrk nghttp2-client)
+packages=(etcd-server etcd-client wrk nghttp2-client gcc libc6-dev)
 
 missing=()
 for package in "${packages[@]}"; do

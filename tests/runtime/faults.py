@@ -1,11 +1,13 @@
-"""Disks that fail when told to, under the log of a real node."""
+"""Disks that fail, and work that stands still, when told to, under a real node."""
 
 from __future__ import annotations
 
 import errno
 import threading
 from collections.abc import Callable
+from typing import Any
 
+from raftkv.runtime import Node
 from raftkv.storage import OsFiles, Wal
 from raftkv.storage.kernel_sync import KernelSync
 
@@ -73,3 +75,17 @@ def fail_while_closing(log: Wal, files: FailingFiles) -> None:
         files.heal()
 
     log.aclose = failing  # type: ignore[method-assign]
+
+
+def hold(node: Node, name: str) -> tuple[threading.Event, threading.Event]:
+    """Stop the data directory's method `name` at its beginning; (reached, may go on)."""
+    reached, may_go_on = threading.Event(), threading.Event()
+    really = getattr(node.directory, name)
+
+    def held(*arguments: Any, **named: Any) -> Any:
+        reached.set()
+        assert may_go_on.wait(10)
+        return really(*arguments, **named)
+
+    setattr(node.directory, name, held)
+    return reached, may_go_on

@@ -46,6 +46,13 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     assert condition(), what
 
 
+async def ticked(node: Node, count: int) -> None:
+    """Until the node's core has lived through `count` more ticks: time as the node sees it."""
+    state = node.replica.raft._state
+    goal = state.now_ticks + count
+    await until(lambda: state.now_ticks >= goal, f"{count} ticks")
+
+
 async def submit(node: Node, command: Any, mode: WriteMode = WriteMode.FORWARD) -> Any:
     """The result of one command; raises the error that it ended with."""
     return await told(lambda done: node.submit(command, done, mode))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from raftkv.errors import (
 from raftkv.kv import Put
 from raftkv.runtime import Node, wire
 from raftkv.types import Configuration, Consistency, Member
-from tests.runtime.faults import fail_while_closing
+from tests.runtime.faults import fail_while_closing, hold
 from tests.runtime.nodes import Cluster, get, put, run, small_settings, start_write, until
 
 OTHER_CLUSTER = 4711
@@ -49,20 +48,6 @@ async def lone(cluster: Cluster) -> Node:
     node = await cluster.start("node1")
     await until(lambda: node.is_ready, "it leads itself")
     return node
-
-
-def hold(node: Node, name: str) -> tuple[threading.Event, threading.Event]:
-    """Stop the data directory's method `name` at its beginning; (reached, may go on)."""
-    reached, may_go_on = threading.Event(), threading.Event()
-    really = getattr(node.directory, name)
-
-    def held(*arguments: Any, **named: Any) -> Any:
-        reached.set()
-        assert may_go_on.wait(10)
-        return really(*arguments, **named)
-
-    setattr(node.directory, name, held)
-    return reached, may_go_on
 
 
 def test_a_lone_empty_node_becomes_a_blank_server_of_the_other_cluster(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ class Ledger:
         self.reads.append(told)
         self.some_node().read(b"key1", Consistency.LINEARIZABLE, told.append)
 
+    async def more(self, count: int = 30) -> None:
+        """Until so many further writes were submitted."""
+        goal = len(self.answers) + count
+        await until(lambda: len(self.answers) >= goal, "clients go on asking")
+
     def some_node(self) -> Node:
         """A running one or one that is stopping: clients do not know."""
         return self.order.choice(list(self.cluster.nodes.values()))
@@ -105,7 +110,7 @@ async def settle(cluster: Cluster) -> None:
 def test_while_leadership_moves(tmp_path: Path, seed: int) -> None:
     async def chaos(cluster: Cluster, ledger: Ledger) -> None:
         for _ in range(6):
-            await asyncio.sleep(0.03)
+            await ledger.more()
             target = ledger.order.choice(THREE)
             try:
                 await cluster.leader().transfer_leadership(target)
@@ -119,7 +124,7 @@ def test_while_leadership_moves(tmp_path: Path, seed: int) -> None:
 def test_while_nodes_stop_and_start(tmp_path: Path) -> None:
     async def chaos(cluster: Cluster, ledger: Ledger) -> None:
         for _ in range(4):
-            await asyncio.sleep(0.05)
+            await ledger.more()
             name = ledger.order.choice(THREE)
             await cluster.nodes[name].stop()  # it stays in the list: clients go on asking it
             await cluster.start(name)
@@ -131,12 +136,12 @@ def test_while_nodes_stop_and_start(tmp_path: Path) -> None:
 def test_while_connections_between_nodes_come_and_go(tmp_path: Path) -> None:
     async def chaos(cluster: Cluster, ledger: Ledger) -> None:
         for _ in range(5):
-            await asyncio.sleep(0.05)
+            await ledger.more()
             node = cluster.nodes[ledger.order.choice(THREE)]
             node.transport.set_peers({})
             for connection in list(node.transport._services._peers.values()):
                 connection.abort("for the test")
-            await asyncio.sleep(ledger.order.choice((0.01, 0.6)))
+            await asyncio.sleep(ledger.order.choice((0.01, 0.6)))  # shorter or longer than an election timeout
             node.configuration_in_force(node.replica.configuration)
             await settle(cluster)
 
@@ -146,13 +151,13 @@ def test_while_connections_between_nodes_come_and_go(tmp_path: Path) -> None:
 def test_while_a_node_loses_its_disk(tmp_path: Path) -> None:
     async def chaos(cluster: Cluster, ledger: Ledger) -> None:
         for name in ("node1", "node2"):
-            await asyncio.sleep(0.05)
+            await ledger.more()
             node = cluster.nodes[name]
             cluster.files[name].fail("sync")
             with pytest.raises(Exception, match="No space left"):
                 await asyncio.wait_for(node.wait_stopped(), 5)
             cluster.files[name].heal()
-            await asyncio.sleep(0.05)
+            await ledger.more()
             await node.stop()
             await cluster.start(name)
             await settle(cluster)
@@ -165,7 +170,7 @@ def test_while_more_is_asked_than_can_be_taken(tmp_path: Path) -> None:
         for _ in range(10):
             for _ in range(30):
                 ledger.submit(size=60_000)
-            await asyncio.sleep(0.01)
+            await ledger.more(1)
 
     play(tmp_path, 1, chaos, max_pending_bytes=2 * MIB)
 

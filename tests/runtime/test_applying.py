@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from raftkv.runtime.applying import APPLY_MAX_BYTES, DEFER_S, Applying
-from raftkv.types import Entry, EntryKind
+from raftkv.runtime.replica import ReplicaHooks
+from raftkv.types import Entry, EntryKind, HardState, SnapshotMetadata
+from tests.runtime.nodes import Cluster, put, run, until
 
 
 class Timer:
@@ -132,3 +135,28 @@ def test_closed_it_lets_go_of_what_waits() -> None:
     assert world.timers_left() == []
     world.applying.apply_now()
     assert world.batches == []
+
+
+def test_what_was_deferred_goes_to_the_state_that_it_was_for_before_a_snapshot_takes_its_place(tmp_path: Path) -> None:
+    """Applied to the new state, which is further, it would stop the node (Raft §7)."""
+
+    async def story(cluster: Cluster) -> None:
+        node1, node2 = await cluster.form("node1", "node2")
+        replica, installed = node2.replica, []
+        await until(lambda: replica.gate.is_confirmed, "nobody waits")
+        replica.applying._call_later = lambda _delay, _due: cast("asyncio.TimerHandle", Timer(lambda: None))
+        await put(node1, "k", "1")
+        await until(lambda: bool(replica.applying._waiting), "the write is deferred")
+        before = replica.machine.last_applied
+
+        class Hooks:
+            def install_snapshot(self, snapshot: SnapshotMetadata, _hard_state: HardState | None) -> None:
+                installed.append((snapshot.last_index, replica.machine.last_applied))
+
+        really, replica._hooks = replica._hooks, cast("ReplicaHooks", Hooks())
+        replica.install_snapshot(SnapshotMetadata(1000, 1), None)
+        replica._hooks = really
+        assert installed == [(1000, replica.machine.last_applied)]
+        assert replica.machine.last_applied > before
+
+    run(tmp_path, story)

@@ -11,10 +11,11 @@ import pytest
 
 from raftkv.errors import MembershipRefused, NoLeader
 from raftkv.runtime import InitialMember, Node, wire
+from raftkv.runtime.limits import raft_settings
 from raftkv.runtime.membership import joining
 from raftkv.types import Configuration
 from tests.ports import free_port
-from tests.runtime.nodes import Cluster, get, put, run, until
+from tests.runtime.nodes import Cluster, get, put, run, ticked, until
 
 THREE = ("node1", "node2", "node3")
 
@@ -63,7 +64,7 @@ def test_a_fresh_node_that_is_to_join_stays_blank_until_somebody_takes_it(tmp_pa
     async def story(cluster: Cluster) -> None:
         port = free_port()
         node2 = await cluster.start("node2", join=(f"127.0.0.1:{port}",))
-        await asyncio.sleep(0.1)
+        await ticked(node2, 4)
         assert voters(node2) == set()
         assert not node2.is_ready
         with pytest.raises(NoLeader):
@@ -80,7 +81,8 @@ def test_of_an_initial_cluster_only_the_first_bootstraps(tmp_path: Path) -> None
         members = listed()
         node2 = await start_listed(cluster, members, "node2")
         node3 = await start_listed(cluster, members, "node3")
-        await asyncio.sleep(0.1)
+        await ticked(node2, 4)
+        await ticked(node3, 4)
         assert voters(node2) == voters(node3) == set()
         node1 = await start_listed(cluster, members, "node1")
         await until(lambda: voters(node1) == set(THREE), "three voters")
@@ -218,7 +220,9 @@ def test_an_absorbed_node_that_restarts_before_it_received_anything_waits_quietl
         assert node2.replica.cluster_id == node1.replica.cluster_id
         assert not node2.replica.is_leader
         term = node1.replica.raft.current_term
-        await asyncio.sleep(1.0)  # longer than it would need to campaign
+        await ticked(
+            node2, 2 * raft_settings(node2.settings, 1).election_timeout_ticks
+        )  # when it would have campaigned
         assert node1.replica.raft.current_term == term
         assert node1.replica.is_leader
         await cluster.join("node1", "node2")

@@ -13,7 +13,7 @@ from raftkv.kv import Put
 from raftkv.runtime import Node
 from raftkv.types import Consistency, WriteMode
 from tests.ports import free_port
-from tests.runtime.nodes import Cluster, get, put, run, until
+from tests.runtime.nodes import Cluster, get, put, run, ticked, until
 
 UNCONFIRMED_FOR_EVER = (Consistency.LINEARIZABLE, Consistency.LEASE)
 
@@ -78,7 +78,7 @@ def test_local_reads_are_served_and_marked(tmp_path: Path) -> None:
             assert node3.local_value(b"k") in {b"1", b"2"}
             assert node3.position().is_marked_stale
             assert not node3.is_ready
-            await asyncio.sleep(0.05)  # the leader may still be heard, and would confirm what it is asked
+            await ticked(node3, 2)  # the leader may still be heard, and would confirm what it is asked
 
     run(tmp_path, story)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from raftkv.runtime import Node, wire
 from raftkv.runtime.snapshots import NOTHING_NEEDED, SnapshotHeader
 from raftkv.storage.snapshot_chunks import Begin, End, encode_chunk
 from raftkv.types import Consistency, SnapshotMetadata
-from tests.runtime.faults import fail_while_closing
+from tests.runtime.faults import fail_while_closing, hold
 from tests.runtime.nodes import Cluster, get, put, run, small_settings, until
 
 KEY_COUNT = 300
@@ -309,20 +308,6 @@ def test_a_stop_does_not_wait_for_an_install_that_has_not_begun(tmp_path: Path) 
         assert_same_state(node, source)
 
     run(tmp_path, story)
-
-
-def hold(node: Node, name: str) -> tuple[threading.Event, threading.Event]:
-    """Stop the data directory's method `name` at its beginning; (reached, may go on)."""
-    reached, may_go_on = threading.Event(), threading.Event()
-    really = getattr(node.directory, name)
-
-    def held(*arguments: Any, **named: Any) -> Any:
-        reached.set()
-        assert may_go_on.wait(10)
-        return really(*arguments, **named)
-
-    setattr(node.directory, name, held)
-    return reached, may_go_on
 
 
 def test_nothing_is_read_from_files_that_are_being_exchanged(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_a_cancellation_waits_for_the_end_and_takes_the_result_back() -> None:
         await asyncio.to_thread(work.started.wait, 10)
         for _ in range(3):  # the impatient cancel more than once
             task.cancel()
-            await asyncio.sleep(0.005)
+            for _ in range(10):  # in which the cancellation arrives
+                await asyncio.sleep(0)
             assert not task.done()
         work.may_end.set()
         with pytest.raises(asyncio.CancelledError):

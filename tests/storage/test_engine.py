@@ -228,3 +228,14 @@ def test_its_memory_is_bounded_by_its_settings(tmp_path: Path) -> None:
     assert store.property("rocksdb.cur-size-all-mem-tables") <= 4 * SMALL.write_buffer_bytes
     assert 0 < store.property("rocksdb.block-cache-usage") <= 2 * SMALL.block_cache_bytes
     store.close()
+
+
+def test_a_store_that_exists_is_opened_with_the_same_options_as_a_new_one(tmp_path: Path) -> None:
+    """Left to itself rocksdict takes those of the last time, without the cache's size and without filters."""
+    settings = RocksSettings(block_cache_bytes=3 << 20)
+    for _ in range(2):
+        store = RocksStore(tmp_path / "state", settings)
+        assert store.property("rocksdb.block-cache-capacity") == 3 << 20
+        newest = max((tmp_path / "state").glob("OPTIONS-*"))
+        assert "filter_policy=bloomfilter" in newest.read_text()
+        store.close()

@@ -17,6 +17,14 @@ def split_address(address: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+def split_reachable_address(address: str) -> tuple[str, int]:
+    """As `split_address`; raises ValueError, too, for what can be listened on and not connected to."""
+    host, port = split_address(address)
+    if is_wildcard(host) or port == 0:
+        raise ValueError(f"{address!r} cannot be connected to; give the address that others reach")
+    return host, port
+
+
 def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -63,7 +63,10 @@ class RocksStore:
         self._write_options = _write_options()
         try:
             access = AccessType.read_only(error_if_log_file_exist=False) if is_read_only else AccessType.read_write()
-            self._db = Rdict(str(directory), _options(settings or RocksSettings()), access_type=access)
+            options = _options(settings or RocksSettings())
+            # Named, or a store that exists is opened with its options of last time, which know no cache and no filter.
+            families = {"default": options}
+            self._db = Rdict(str(directory), options, column_families=families, access_type=access)
         except Exception as error:  # rocksdict raises plain Exception
             raise self._failure("open", error) from error
 

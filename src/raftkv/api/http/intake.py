@@ -14,6 +14,7 @@ Invariants
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 
 import httptools
@@ -25,7 +26,7 @@ from raftkv.api.request_errors import ExpectationFailed, HeaderTooLarge, Malform
 from raftkv.errors import RaftkvError, TooLarge
 
 
-class Intake(HttpToolsProtocol):
+class Intake(HttpToolsProtocol, abc.ABC):
     """The reading half of a connection. `connection.Connection` is the other half."""
 
     def __init__(self, shared: Shared) -> None:
@@ -49,22 +50,22 @@ class Intake(HttpToolsProtocol):
 
     # For the other half
 
+    @abc.abstractmethod
     def enqueue(self, request: Request) -> None:
         """A request has come in, or was refused: `request.error` says why."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def owe_continue(self) -> None:
         """The client sends the body only after `100 Continue`, which goes out once it is this request's turn."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def discard(self, data: bytes | memoryview) -> None:
         """Input that came after `stop_parsing`."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def is_ended(self) -> bool:
         """No answer can go out any more."""
-        raise NotImplementedError
 
     # From the transport
 

@@ -59,7 +59,7 @@ class _Answered(NamedTuple):
 
 
 class Forwarding:
-    """One batch to the leader at a time, and behind it the next one gathers."""
+    """A few batches to the leader are under way at a time, and behind them the next one gathers."""
 
     def __init__(
         self,

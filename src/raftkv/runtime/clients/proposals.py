@@ -176,6 +176,7 @@ class Proposals:
         """What was never proposed is refused; what was proposed waits for its index or its deadline."""
         self._adrift += self._inflight.values()
         self._inflight = {}
+        self._lone_entry = None
         self._refuse_waiting(NoLeader("leadership was lost before the write was proposed; try again"))
 
     def expire(self) -> None:

@@ -8,7 +8,7 @@ twice, and the HTTP address is where clients are sent to.
 from __future__ import annotations
 
 from raftkv.errors import MembershipRefused
-from raftkv.runtime.addresses import split_address
+from raftkv.runtime.addresses import split_reachable_address
 from raftkv.runtime.settings.schema import NODE_ID
 from raftkv.types import Member, MemberId
 
@@ -38,7 +38,7 @@ def _problem(members: dict[MemberId, Member], introduced: Member) -> str:
         return f"its HTTP address has {len(http_address)} characters, more than {ADDRESS_MAX_CHARACTERS}"
     try:
         if http_address:
-            split_address(http_address)
+            split_reachable_address(http_address)
     except ValueError as error:
         return f"its HTTP address is not one: {error}"
     return ""

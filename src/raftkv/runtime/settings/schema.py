@@ -11,7 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 from raftkv.errors import SettingsError
-from raftkv.runtime.addresses import is_wildcard, split_address
+from raftkv.runtime.addresses import split_reachable_address
 
 NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -163,8 +163,6 @@ def _check_node_id(name: str, node_id: str) -> None:
 
 def _check_address(name: str, address: str) -> None:
     try:
-        host, port = split_address(address)
+        split_reachable_address(address)
     except ValueError as error:
         raise SettingsError(name, str(error)) from None
-    if is_wildcard(host) or port == 0:
-        raise SettingsError(name, f"{address!r} cannot be connected to; give the address that others reach")
