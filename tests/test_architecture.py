@@ -26,7 +26,8 @@ MAY_USE = {
     "runtime": BASE | {"raft", "statemachine", "kv", "storage", "transport"},
     "api": BASE | {"kv", "runtime"},
     "client": BASE,
-    "cli": BASE | {"kv", "storage", "runtime", "api", "client"},
+    "sim": BASE | {"raft", "statemachine", "kv", "storage", "transport", "runtime"},
+    "cli": BASE | {"kv", "storage", "runtime", "api", "client", "sim"},
     "__main__": {"cli"},
 }
 """Every arrow points inwards. A room that is not here does not exist yet."""

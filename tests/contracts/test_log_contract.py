@@ -68,7 +68,7 @@ class LogUnderTest:
 class ThreadedFiles(OsFiles):
     """As on a system whose kernel does not sync in the background."""
 
-    def open_kernel_sync(self) -> None:
+    def open_background_sync(self) -> None:
         return None
 
 

@@ -49,7 +49,7 @@ class FailingFiles(OsFiles):
         self._check("sync")
         super().sync(handle)
 
-    def open_kernel_sync(self) -> KernelSync | None:
+    def open_background_sync(self) -> KernelSync | None:
         try:
             sync = _FailingSync.open()
         except OSError:

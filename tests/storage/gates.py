@@ -103,7 +103,7 @@ class Gate(OsFiles):
         self._has_begun.set()
         self._loop.call_soon_threadsafe(self._begun.put_nowait, None)
 
-    def open_kernel_sync(self) -> KernelSync | None:
+    def open_background_sync(self) -> KernelSync | None:
         if not self._has_kernel_sync or _is_refused():
             return None
         sync = GatedSync.open()

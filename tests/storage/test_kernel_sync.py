@@ -105,5 +105,5 @@ def test_where_the_kernel_refuses_nothing_is_left_open(
     with pytest.raises(OSError) as caught:  # noqa: PT011 -- as above
         KernelSync.open()
     assert caught.value.errno == number
-    assert OsFiles().open_kernel_sync() is None
+    assert OsFiles().open_background_sync() is None
     assert open_descriptors() == before

@@ -8,12 +8,13 @@ for `raft` and `kv`. It must not know HTTP or the command line. It may use `stor
 Within it: `settings`, `membership`, `clients` (their commands and reads), `watching` (metrics, status, logs); beside
 them what makes a node of all: `node` and its one `replica`, driven in turns.
 
-`Node` is loaded when it is first asked for: whoever needs only settings, such as each command of a client, would
-otherwise load consensus, storage and transport too.
+`Node` and its parts are loaded when they are first asked for: whoever needs only settings, such as each command of a
+client, would otherwise load consensus, storage and transport too.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from raftkv.runtime.addresses import is_loopback, join_address, split_address
@@ -31,7 +32,11 @@ from raftkv.runtime.watching.histogram import Histogram
 from raftkv.runtime.watching.logs import configure_logging
 
 if TYPE_CHECKING:
+    from raftkv.runtime import wire
+    from raftkv.runtime.maintenance import Maintenance
+    from raftkv.runtime.membership.changes import Membership
     from raftkv.runtime.node import Node
+    from raftkv.runtime.replica import Replica
 
 __all__ = [
     "CONFIG_ENVIRONMENT",
@@ -39,7 +44,10 @@ __all__ = [
     "SETTINGS",
     "Histogram",
     "InitialMember",
+    "Maintenance",
+    "Membership",
     "Node",
+    "Replica",
     "SettingSpec",
     "Settings",
     "Unit",
@@ -48,12 +56,21 @@ __all__ = [
     "join_address",
     "load_settings",
     "split_address",
+    "wire",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Node":
-        from raftkv.runtime.node import Node
+_LOADED_WHEN_ASKED = {
+    "Maintenance": "raftkv.runtime.maintenance",
+    "Membership": "raftkv.runtime.membership.changes",
+    "Node": "raftkv.runtime.node",
+    "Replica": "raftkv.runtime.replica",
+}
 
-        return Node
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name == "wire":
+        return importlib.import_module("raftkv.runtime.wire")
+    if name not in _LOADED_WHEN_ASKED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LOADED_WHEN_ASKED[name]), name)

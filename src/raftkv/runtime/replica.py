@@ -45,7 +45,7 @@ from raftkv.runtime.clients.proposals import Proposals
 from raftkv.runtime.clients.reads import ReadQueue
 from raftkv.runtime.clients.rules import ClientRules
 from raftkv.runtime.clients.work import ClientWork
-from raftkv.runtime.clock import TickClock
+from raftkv.runtime.clock import TickClock, elapsed_seconds
 from raftkv.runtime.driver import Driver
 from raftkv.runtime.limits import largest_forward_bytes, raft_settings
 from raftkv.runtime.log_slot import LogSlot
@@ -105,7 +105,11 @@ class Replica:
         wal: Wal,
         machine: KeyValueMachine,
         hooks: ReplicaHooks,
+        *,
+        clock: Callable[[], float] = elapsed_seconds,
+        seed: int | None = None,
     ) -> None:
+        """`clock` is what ticks are counted from; `seed`, new by default, is of the core and of request ids."""
         self.settings = settings
         self.own = own
         self.cluster_id = cluster_id
@@ -121,7 +125,8 @@ class Replica:
         self._is_woken = False
         self._commit_notice: asyncio.TimerHandle | None = None
         self.is_closed = False
-        seed = random.SystemRandom().getrandbits(62)
+        if seed is None:
+            seed = random.SystemRandom().getrandbits(62)
         self.raft = RaftNode(
             raft_settings(settings, own.member_id), self.log, random.Random(seed), machine.last_applied
         )
@@ -169,7 +174,7 @@ class Replica:
         )
         self.gate = ReadGate(self.reads.submit, now, settings.start_read_wait_ms / 1000, self._gate_changed)
         self.clock = TickClock(
-            settings.tick_interval_ms / 1000, settings.election_timeout_ms / 1000, self._resumed_after_pause
+            settings.tick_interval_ms / 1000, settings.election_timeout_ms / 1000, self._resumed_after_pause, clock
         )
         self.clients = ClientWork(self, self.gate, self.clock)
         self.standing = Standing(self, now)

@@ -7,8 +7,9 @@ contract, and one suite of tests runs on both.
 May use: types, errors, and the interfaces of raft (`LogStorage`) and statemachine (`OrderedStore`).
 """
 
+from raftkv.storage.burst_carrier import BurstCarrier
 from raftkv.storage.datadir import DataDirectory, Generation, check_present
-from raftkv.storage.disk import FileOps, OsFiles, free_bytes
+from raftkv.storage.disk import FileOps, InlineExecutor, OsFiles, free_bytes
 from raftkv.storage.engine import RocksSettings, RocksStore
 from raftkv.storage.files import remove_tree
 from raftkv.storage.identity import Identity
@@ -17,6 +18,7 @@ from raftkv.storage.log_files import LogFiles, WalSettings, WalStats
 from raftkv.storage.log_inspect import InspectedRecord, Verdict
 from raftkv.storage.log_opening import found_log, open_log
 from raftkv.storage.log_writer import WalStep
+from raftkv.storage.memory_disk import MemoryDisk, PowerCut
 from raftkv.storage.memory_log import MemoryLog
 from raftkv.storage.memory_store import MemoryStore
 from raftkv.storage.snapshots import SnapshotSink, SnapshotSource
@@ -24,16 +26,20 @@ from raftkv.storage.wal import Wal
 from raftkv.storage.write_behind import WriteBehind
 
 __all__ = [
+    "BurstCarrier",
     "DataDirectory",
     "FileOps",
     "Generation",
     "Identity",
+    "InlineExecutor",
     "InspectedRecord",
     "LogFiles",
     "LogSummary",
+    "MemoryDisk",
     "MemoryLog",
     "MemoryStore",
     "OsFiles",
+    "PowerCut",
     "RocksSettings",
     "RocksStore",
     "SnapshotSink",

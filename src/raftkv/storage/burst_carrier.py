@@ -30,7 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from raftkv.errors import InvariantViolation
-from raftkv.storage.disk import FileOps, write_fully
+from raftkv.storage.disk import Executor, FileOps, write_fully
 from raftkv.storage.log_writer import Burst
 from raftkv.storage.recovery import write_burst
 
@@ -41,6 +41,8 @@ SLOW_WRITE_S = 0.010
 THREAD_PERIOD_S = 10.0
 """Overload of a disk lasts for seconds; one wait in ten seconds is too rare for the 99.9th percentile."""
 
+
+Carried = Callable[[Burst, BaseException | None], None]
 
 _log = logging.getLogger(__name__)
 
@@ -57,26 +59,28 @@ class BurstCarrier:
         self,
         files: FileOps,
         loop: asyncio.AbstractEventLoop,
-        carried: Callable[[Burst, BaseException | None], None],
+        carried: Carried,
         *,
         clock: Callable[[], float] = time.perf_counter,
         sleep_count: Callable[[], int] = thread_sleep_count,
+        executor: Executor | None = None,
     ) -> None:
         """`carried(burst, error)` tells the end of each, always in a later turn of the loop.
 
-        `sleep_count` is how often this thread has had to wait for something else than a processor.
+        `sleep_count` is how often this thread has had to wait for something else than a processor; `executor` is where
+        the thread's way leads, by default one thread that starts with its first task.
         """
         self._files = files
         self._loop = loop
         self._carried = carried
         self._clock = clock
         self._sleep_count = sleep_count
-        self._executor = ThreadPoolExecutor(1, "raftkv-log")  # which starts its thread with the first task
+        self._executor = executor or ThreadPoolExecutor(1, "raftkv-log")
         self._inline_from_s = 0.0
         """By `clock`."""
         self._in_kernel: Burst | None = None
         """Being synced by the kernel."""
-        self._kernel_sync = files.open_kernel_sync()
+        self._kernel_sync = files.open_background_sync()
         if self._kernel_sync is not None:
             loop.add_reader(self._kernel_sync.fileno(), self._synced)
 

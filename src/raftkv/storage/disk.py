@@ -29,6 +29,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class BackgroundSync(Protocol):
+    """Syncs beside the event loop, one at a time; see `kernel_sync.KernelSync`."""
+
+    def fileno(self) -> int:
+        """Readable once the sync that was submitted has ended."""
+        ...
+
+    def submit(self, handle: int) -> None:
+        """Begin to sync; nothing may be under way."""
+
+    def finish(self) -> int:
+        """The result of the sync that has ended: 0 when all is durable, else an errno."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class FileOps(Protocol):
     """All of the file system that the log uses. Every method may raise `OSError`; none interprets content."""
 
@@ -59,7 +76,7 @@ class FileOps(Protocol):
     def sync(self, handle: int) -> None:
         """On return everything written through `handle` is durable. After an error nothing about it is known."""
 
-    def open_kernel_sync(self) -> KernelSync | None:
+    def open_background_sync(self) -> BackgroundSync | None:
         """What syncs handles of this file system beside the event loop; None: `sync` has to be called in a thread."""
         ...
 
@@ -108,7 +125,7 @@ class OsFiles:
     def sync(self, handle: int) -> None:
         os.fdatasync(handle)
 
-    def open_kernel_sync(self) -> KernelSync | None:
+    def open_background_sync(self) -> BackgroundSync | None:
         try:
             return KernelSync.open()
         except OSError as error:

@@ -15,6 +15,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from raftkv.storage.disk import BackgroundSync
+
 SECTOR_SIZE_BYTES = 512
 
 
@@ -190,8 +192,9 @@ class MemoryDisk:
             self._handles[handle].sync()
         self._end()
 
-    def open_kernel_sync(self) -> None:
+    def open_background_sync(self) -> BackgroundSync | None:
         """A disk in memory has no kernel."""
+        return None
 
     def close(self, handle: int) -> None:
         self._look()

@@ -30,7 +30,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from raftkv.errors import StorageError, SyncFailed
-from raftkv.storage.burst_carrier import BurstCarrier
+from raftkv.storage.burst_carrier import BurstCarrier, Carried
+from raftkv.storage.disk import FileOps
 from raftkv.storage.log_files import LogFiles, WalStats
 from raftkv.storage.log_writer import Burst, NumberedStep, WalStep
 from raftkv.storage.segment import Segment
@@ -52,19 +53,20 @@ class Wal:
         notify: Callable[[int], None],
         on_failure: Callable[[StorageError], None],
         on_sync: Callable[[float, int, int], None] | None = None,
+        carrier: Callable[[FileOps, asyncio.AbstractEventLoop, Carried], BurstCarrier] = BurstCarrier,
     ) -> None:
         """Take over `log_files`, which `open_log` gave. In a running loop.
 
         `notify(n)`: all steps up to number `n` are durable. `on_failure(error)`: see the module; at most once.
         `on_sync(seconds, bytes, records)`: after each burst, with the time until the loop heard of it. All three are
-        called in turns of their own, never from `write`.
+        called in turns of their own, never from `write`. `carrier` is for a world with another clock.
         """
         self._log_files = log_files
         self._notify = notify
         self._on_failure = on_failure
         self._on_sync = on_sync
         self._loop = asyncio.get_running_loop()
-        self._carrier = BurstCarrier(log_files.files, self._loop, self._carried)
+        self._carrier = carrier(log_files.files, self._loop, self._carried)
         self._queue: deque[NumberedStep] = deque()
         self._is_woken = False
         """`_go_on` is going to be called."""
