@@ -9,7 +9,7 @@ import typer
 
 from raftkv import __version__
 from raftkv.api import ExitCode, exit_code
-from raftkv.cli import bench, dev, inspect, keys, member, serve, stats, version
+from raftkv.cli import bench, dev, inspect, keys, member, serve, sim, stats, version
 from raftkv.cli.help import PlainCommand, PlainGroup
 from raftkv.errors import OutcomeUnknown, RaftkvError
 
@@ -57,6 +57,7 @@ app.command(cls=PlainCommand, rich_help_panel=_CLIENTS)(stats.stats)
 app.add_typer(member.app, name="member", rich_help_panel=_CLIENTS)
 app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(inspect.inspect)
 app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(bench.bench)
+app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(sim.sim)
 app.command(cls=PlainCommand, rich_help_panel=_TOOLS)(version.version)
 
 

@@ -12,6 +12,22 @@ and runtime; never api or cli.
 from raftkv.sim.faults import KINDS, Fault
 from raftkv.sim.history import FOREVER, Kind, Operation
 from raftkv.sim.linearizability import check
-from raftkv.sim.run import Outcome, Plan, run
+from raftkv.sim.picture import draw
+from raftkv.sim.run import Outcome, Plan, load_plan, run, save_plan
+from raftkv.sim.shrink import shrink
 
-__all__ = ["FOREVER", "KINDS", "Fault", "Kind", "Operation", "Outcome", "Plan", "check", "run"]
+__all__ = [
+    "FOREVER",
+    "KINDS",
+    "Fault",
+    "Kind",
+    "Operation",
+    "Outcome",
+    "Plan",
+    "check",
+    "draw",
+    "load_plan",
+    "run",
+    "save_plan",
+    "shrink",
+]

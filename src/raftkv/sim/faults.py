@@ -165,7 +165,7 @@ def _transfer(cluster: Cluster, fault: Fault) -> None:
     leader.loop.call_soon(ask)
 
 
-def _change(cluster: Cluster, what: str, name: str) -> None:
+def change_members(cluster: Cluster, what: str, name: str) -> None:
     leader = cluster.leader()
     if leader is None or leader.loop is None:
         return
@@ -184,14 +184,14 @@ def _change(cluster: Cluster, what: str, name: str) -> None:
 
 
 def _join(cluster: Cluster, fault: Fault) -> None:
-    _change(cluster, "join", fault.nodes[0])
+    change_members(cluster, "join", fault.nodes[0])
 
 
 def _remove(cluster: Cluster, fault: Fault) -> None:
     """Never below two members: what a cluster of one can do is another story."""
     if len(cluster.members()) > 2:
-        _change(cluster, "remove", fault.nodes[0])
-        cluster.world.call_later(fault.for_s, _change, cluster, "join", fault.nodes[0])
+        change_members(cluster, "remove", fault.nodes[0])
+        cluster.world.call_later(fault.for_s, change_members, cluster, "join", fault.nodes[0])
 
 
 def _wipe(cluster: Cluster, fault: Fault) -> None:
@@ -203,7 +203,7 @@ def _wipe(cluster: Cluster, fault: Fault) -> None:
     cluster.wipe(node)
     node.start()
     for part in (0.1, 0.5, 1.0):
-        cluster.world.call_later(fault.for_s * part, _change, cluster, "join", node.node_id)
+        cluster.world.call_later(fault.for_s * part, change_members, cluster, "join", node.node_id)
 
 
 def _upkeep(cluster: Cluster, fault: Fault) -> None:

@@ -269,18 +269,23 @@ class _Search:
         """Let go what may go without a choice; then the writes to choose from, best last, or none at a dead end.
 
         A get of the present value goes at once: moved to the front, it sees the same and holds nobody up. After these,
-        any order goes on with a write. So a completed write that no get left wants goes now: put in just before that
-        write, nobody sees it.
+        any order goes on with a write. So a write goes now if all gets left that want its value can go right after it,
+        or none is left: these put in just before that other write, nobody else misses it or sees it.
         """
         while True:
             waiting = self._let_gets_go()
             if self._is_value_lost():
                 return []
-            unwanted = [call for call in waiting if not self._gets_left[call.operation.value]]
-            if not unwanted:
-                return self._choices(waiting) if self._visit() else []
-            for call in unwanted:
+            choices = self._choices(waiting)
+            gets_waiting = Counter(call.operation.value for call in waiting if call.operation.kind is Kind.GET)
+            free = [
+                call for call in choices if gets_waiting[call.operation.value] == self._gets_left[call.operation.value]
+            ]
+            if not free:
+                return choices if choices and self._visit(waiting[0].number) else []
+            for call in free:
                 self._go(call)
+                self._let_gets_go()
 
     def _let_gets_go(self) -> list[_Call]:
         """What else may go next: all that was called before the first return that is left."""
@@ -315,13 +320,11 @@ class _Search:
                 choices.setdefault(call.operation.value, open_writes[-1])
         return sorted(choices.values(), key=lambda call: -call.operation.return_s)
 
-    def _visit(self) -> bool:
+    def _visit(self, first_number: int) -> bool:
         """False if this is a dead end already known, as far as states differ in what matters.
 
         A value that no get left wants is like any other, and to have more open writes left does no harm.
         """
-        first = self._end.following
-        first_number = first.number if isinstance(first, _Call) else 0
         is_wanted = self._gets_left[self._value] > 0
         state = (first_number, self._gone_completed >> first_number, is_wanted, self._value if is_wanted else None)
         if any(gone_open & self._gone_open == gone_open for gone_open in self._visited[state]):

@@ -8,6 +8,7 @@ connections. Frames between different clusters are refused, as the transport's h
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -85,11 +86,14 @@ class Network:
             return
         weather, source = self.weather, self._random
         link = sender.node_id, recipient.node_id
-        sender.cluster.trace.digest_frame(link, payload)
+        trace = sender.cluster.trace
+        trace.frame(link, payload)
         if link in self._cut or (weather.loss and source.random() < weather.loss):
             self.lost_count += 1
+            trace.keep_frame(link, math.inf, sender.sending)
             return
         arrives_s = self._world.now_s + self.delay_s()
+        trace.keep_frame(link, arrives_s, sender.sending)
         arguments = (link, sender.member.member_id, sender.cluster_id, recipient, recipient.life, kind, payload)
         if kind != wire.FrameKind.RAFT:
             arrives_s = max(arrives_s, self._last_arrival_s.get(link, 0.0))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from raftkv.sim.cluster import Cluster
 
 SEGMENT_SIZE_BYTES = 16 << 10
+FORWARDED = "a client's work"
 _IDENTITY = Path("/identity")
 _LOGGER = logging.getLogger("raftkv.sim")
 
@@ -57,7 +58,9 @@ class ObservedReplica(Replica):
 
     def send(self, message: Message) -> None:
         self.node.checks.sent(self.node, message)
+        self.node.sending = type(message).__name__
         super().send(message)
+        self.node.sending = FORWARDED
 
 
 class SimNode:
@@ -74,6 +77,8 @@ class SimNode:
         self.life = 0
         self.why_ended = "never started"
         self.is_exchanging = False
+        self.sending = FORWARDED
+        """The name of the message on its way out."""
         self.graveyard: list[object] = []
         """What dead processes held; let go only with the whole world, as a destructor may run code."""
         self.disk: SimDisk

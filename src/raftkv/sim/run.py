@@ -6,14 +6,18 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from raftkv.errors import InvalidInput
 from raftkv.sim.checks import Violation
 from raftkv.sim.cluster import Cluster
-from raftkv.sim.faults import Fault, plan_faults
+from raftkv.sim.faults import Fault, change_members, plan_faults
 from raftkv.sim.history import Kind, Operation
 from raftkv.sim.linearizability import check
-from raftkv.sim.trace import Event
+from raftkv.sim.trace import Event, Frame
 from raftkv.sim.workload import Workload
 from raftkv.types import Consistency
 
@@ -34,6 +38,8 @@ class Plan:
     lease_share: float = 0.2
     kinds: frozenset[str] | None = None
     faults: tuple[Fault, ...] | None = None
+    state_machine: str = ""
+    """`module:Class` of a machine of the user's own, see `machine`; empty for the key-value state."""
 
     def planned_faults(self) -> tuple[Fault, ...]:
         if self.faults is not None:
@@ -56,17 +62,31 @@ class Outcome:
     leader_count: int
     fault_count: int
     frame_count: int
+    frames: Sequence[Frame] = ()
 
 
-def run(plan: Plan) -> Outcome:
+def save_plan(plan: Plan, path: Path) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+
+
+def load_plan(path: Path) -> Plan:
+    """Raises `InvalidInput` for a file that holds none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidInput(f"{path} holds no plan of a simulation: {error}") from error
+
+
+def run(plan: Plan, *, keeps_frames: bool = False) -> Outcome:
     """Run until the end, or until the first violation."""
     with _silence():
-        return _run(plan)
+        return _run(plan, keeps_frames)
 
 
-def _run(plan: Plan) -> Outcome:
+def _run(plan: Plan, keeps_frames: bool) -> Outcome:
     cluster = Cluster(plan.seed, plan.node_count, plan.spare_count)
     checks, world = cluster.checks, cluster.world
+    cluster.trace.frames = [] if keeps_frames else None
     cluster.start()
     workload = Workload(cluster, client_count=plan.client_count, think_s=plan.think_s, lease_share=plan.lease_share)
     faults = plan.planned_faults()
@@ -91,6 +111,7 @@ def _run(plan: Plan) -> Outcome:
         leader_count=checks.leader_count,
         fault_count=len(faults),
         frame_count=cluster.network.sent_count,
+        frames=cluster.trace.frames or (),
     )
 
 
@@ -106,11 +127,24 @@ def _make_peace(cluster: Cluster, workload: Workload) -> None:
         node.disk.operations_left = None
         node.resume()
         node.start()
+    for wait_s in range(1, int(PEACE_MAX_S), 5):
+        world.call_later(wait_s, _join_replaced, cluster)
     world.run(world.now_s + 5.0, lambda: bool(checks.violations))
     workload.is_over = True
     world.run(world.now_s + 6.0, lambda: bool(checks.violations))
     is_level = world.run(world.now_s + PEACE_MAX_S, lambda: bool(checks.violations) or cluster.is_level())
     checks.must(is_level, f"liveness: not level after {PEACE_MAX_S:.0f} s of peace")
+
+
+def _join_replaced(cluster: Cluster) -> None:
+    """What whoever runs a cluster does: a member whose disk was replaced is joined again under its name."""
+    leader = cluster.leader()
+    if leader is None:
+        return
+    for node in cluster.nodes:
+        member = leader.replica.configuration.find(node.node_id)
+        if member is not None and member.member_id != node.member.member_id:
+            change_members(cluster, "join", node.node_id)
 
 
 def _ask_at_the_end(cluster: Cluster, workload: Workload) -> None:

@@ -20,7 +20,7 @@ def open_log(
     files: FileOps | None = None,
     executor: Executor | None = None,
 ) -> LogFiles:
-    """Recover the log in `directory`, or make an empty one. `executor` makes segments, by default a thread of the log's.
+    """Recover the log in `directory`, or make an empty one. `executor` makes segments, by default a thread.
 
     Give it to a `Wal`, or close it. Raises `CorruptData`, `DataDirectoryError` (nothing on disk was changed) or
     another `StorageError`.
