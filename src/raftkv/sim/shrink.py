@@ -33,8 +33,9 @@ def shrink(
     search.shorten()
     search.drop_faults()
     search.shorten()
-    for change in ({"client_count": 1}, {"client_count": 2}, {"spare_count": 0}, {"lease_share": 0.0}):
+    for change in ({"client_count": 1}, {"client_count": 2}, {"lease_share": 0.0}):
         search.try_plan(dataclasses.replace(search.best.plan, **change))
+    search.try_plan(_without_spares(search.best.plan))
     search.drop_faults()
     return search.best
 
@@ -43,6 +44,12 @@ def _with_faults(outcome: Outcome, faults: Sequence[Fault]) -> Plan:
     """Only those that had happened when the violation was seen."""
     ended_s = outcome.violation.at_s if outcome.violation is not None else outcome.plan.duration_s
     return dataclasses.replace(outcome.plan, faults=tuple(fault for fault in faults if fault.at_s <= ended_s))
+
+
+def _without_spares(plan: Plan) -> Plan:
+    voters = {f"n{number + 1}" for number in range(plan.node_count)}
+    faults = tuple(fault for fault in plan.faults or () if voters.issuperset(fault.nodes))
+    return dataclasses.replace(plan, spare_count=0, faults=faults)
 
 
 class _Search:
