@@ -14,8 +14,8 @@ from raftkv.runtime.settings.loading import load_settings
 
 REQUIRED = {"RAFT_NODE_ID": "node1", "RAFT_VOL_DIR": "node_1_data"}
 WORDS = (
-    " 0 -1 1 1e9 0x10 1_000 NaN inf true TRUE maybe null [] 64MiB 64-mib 1.5GiB 10XB : :: [::1]:1 [::1 a:b a:70000 host: "
-    ":1 a=b =,=, a=b:1,a=b:1 , / .. ~ \x00 \ud800 \xfc local linearizable forward"
+    " 0 -1 1 1e9 0x10 1_000 NaN inf true TRUE maybe null [] 64MiB 64-mib 1.5GiB 10XB : :: [::1]:1 [::1 a:b a:70000 "
+    "host: :1 a=b =,=, a=b:1,a=b:1 , / .. ~ \x00 \ud800 \xfc local linearizable forward"
 )
 TELLING = st.sampled_from([*WORDS.split(" "), "9" * 400, "64 mib", "10 XB", " ", "\n"])
 TEXTS = TELLING | st.text(max_size=40)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from raftkv.sim.history import FOREVER, Kind, Operation
-from raftkv.sim.linearizability import Undecided, Violation, check
+from raftkv.sim.linearizability import Violation, check
+from raftkv.sim.order_search import Undecided
 
 KEY = b"k"
 
@@ -164,7 +165,11 @@ EARLY = [delete(2 * turn, 2 * turn + 1) for turn in range(20)]
         ([*EARLY, get(b"1", 50, 51), put(b"1", 52, 53)], [get(b"1", 50, 51), put(b"1", 52, 53)]),
         (
             [*EARLY, put(b"1", 50, 60), get(b"1", 51, 52), get(None, 53, 54)],
-            [put(b"1", 50, 60), get(b"1", 51, 52), get(None, 53, 54)],
+            [EARLY[-1], put(b"1", 50, 60), get(b"1", 51, 52), get(None, 53, 54)],
+        ),
+        (
+            [*(delete(at_s, FOREVER) for at_s in range(20)), put(b"1", 30, 40), get(None, 41, 42), get(b"1", 43, 44)],
+            [delete(0, FOREVER), put(b"1", 30, 40), get(None, 41, 42), get(b"1", 43, 44)],
         ),
     ],
 )
@@ -211,7 +216,7 @@ def completed_count(operations: list[Operation]) -> int:
 
 
 def small_history(choose: random.Random) -> list[Operation]:
-    """Few values and whole numbers as times, so that both repeat. One get in two histories of three saw anything."""
+    """Few values and whole numbers as times, so that both repeat. Most have one get that saw just anything."""
     keys = [b"k", b"l"][: choose.choice([1, 1, 2])]
     effects: list[tuple[float, Operation]] = []
     for _ in range(choose.randint(2, 7)):
@@ -332,6 +337,22 @@ def test_a_true_run_is_accepted_and_one_stale_get_in_it_found(name: str, seed: i
     violation = check(with_one_stale_get(history, random.Random(seed)), state_limit=50_000)
     assert violation is not None
     assert len(violation.operations) <= 6, violation
+
+
+@pytest.mark.parametrize("is_delete", [False, True], ids=["puts", "deletes"])
+def test_sixty_open_writes_that_are_seen_later(is_delete: bool) -> None:
+    """And one that had its effect once is not seen again, though all deletes look alike."""
+    values = [None if is_delete else b"open%d" % number for number in range(60)]
+    history = [
+        delete(number, FOREVER) if value is None else put(value, number, FOREVER) for number, value in enumerate(values)
+    ]
+    for number in range(0, 60, 1 if is_delete else 2):
+        at_s = 100.0 + 10 * number
+        new = b"new%d" % number
+        history += [put(new, at_s, at_s + 1), get(new, at_s + 2, at_s + 3), get(values[number], at_s + 4, at_s + 5)]
+    assert check(history, state_limit=500) is None
+    again = [put(b"last", 1000, 1001), get(b"last", 1002, 1003), get(values[0], 1004, 1005)]
+    assert check([*history, *again], state_limit=500) is not None
 
 
 def test_undecided_is_raised_when_the_states_are_used_up() -> None:

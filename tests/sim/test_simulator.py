@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.bank import Bank
 from raftkv.errors import InvalidInput
 from raftkv.sim import KINDS, Fault, Outcome, Plan, draw, load_plan, run, save_plan, shrink
 from raftkv.sim.checks import Checks, Violation
@@ -154,3 +155,42 @@ def test_an_unknown_kind_of_fault_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_kinds_of_faults_can_be_listed(tmp_path: Path) -> None:
     assert command("--faults", "list", cwd=tmp_path).stdout.split() == list(KINDS)
+
+
+# State machines of one's own
+
+
+class Forgetful(Bank):
+    """Its snapshot leaves an account out."""
+
+    def snapshot(self) -> bytes:
+        return json.dumps(dict(list(self.balances.items())[1:]), sort_keys=True).encode()
+
+
+class Moody(Bank):
+    """Every copy answers in its own way."""
+
+    def apply(self, command: bytes) -> bytes:
+        return super().apply(command) + b" (%d)" % (id(self) % 1_000_003)
+
+
+def test_a_sound_state_machine_passes_with_every_answer_checked() -> None:
+    plan = Plan(seed=0, duration_s=30.0, state_machine="examples.bank:Bank")
+    outcomes = [run(dataclasses.replace(plan, seed=seed)) for seed in range(8)]
+    assert [outcome.violation for outcome in outcomes if outcome.violation] == []
+    assert sum(outcome.acknowledged_count for outcome in outcomes) > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("Forgetful", "snapshot is not deterministic"), ("Moody", "apply is not deterministic")]
+)
+def test_a_state_machine_that_is_not_sound_is_found_out(name: str, told: str) -> None:
+    plan = Plan(seed=0, duration_s=30.0, state_machine=f"{__name__}:{name}")
+    violations = [run(dataclasses.replace(plan, seed=seed)).violation for seed in range(8)]
+    assert any(violation is not None and told in violation.text for violation in violations)
+
+
+@pytest.mark.parametrize("spec", ["nowhere:Bank", "examples.bank:Nobody", "examples.bank", "examples.bank:ACCOUNTS"])
+def test_what_is_no_state_machine_is_refused_by_name(spec: str) -> None:
+    with pytest.raises(InvalidInput, match=spec.split(":", maxsplit=1)[0]):
+        run(Plan(seed=0, state_machine=spec))

@@ -33,6 +33,7 @@ from raftkv.runtime.watching.logs import configure_logging
 
 if TYPE_CHECKING:
     from raftkv.runtime import wire
+    from raftkv.runtime.clients.codec import KeyValueCodec
     from raftkv.runtime.maintenance import Maintenance
     from raftkv.runtime.membership.changes import Membership
     from raftkv.runtime.node import Node
@@ -44,6 +45,7 @@ __all__ = [
     "SETTINGS",
     "Histogram",
     "InitialMember",
+    "KeyValueCodec",
     "Maintenance",
     "Membership",
     "Node",
@@ -61,6 +63,7 @@ __all__ = [
 
 
 _LOADED_WHEN_ASKED = {
+    "KeyValueCodec": "raftkv.runtime.clients.codec",
     "Maintenance": "raftkv.runtime.maintenance",
     "Membership": "raftkv.runtime.membership.changes",
     "Node": "raftkv.runtime.node",

@@ -37,7 +37,7 @@ from raftkv.raft import (
 )
 from raftkv.runtime import wire
 from raftkv.runtime.applying import Applying
-from raftkv.runtime.clients.codec import KeyValueCodec, command_bytes, takes_space
+from raftkv.runtime.clients.codec import CommandCodec, KeyValueCodec, command_bytes, takes_space
 from raftkv.runtime.clients.forwarded import ForwardedWork
 from raftkv.runtime.clients.forwarding import Forwarding
 from raftkv.runtime.clients.gate import ReadGate
@@ -108,6 +108,7 @@ class Replica:
         *,
         clock: Callable[[], float] = elapsed_seconds,
         seed: int | None = None,
+        codec: CommandCodec | None = None,
     ) -> None:
         """`clock` is what ticks are counted from; `seed`, new by default, is of the core and of request ids."""
         self.settings = settings
@@ -138,7 +139,7 @@ class Replica:
         self.configuration = self.raft.status().configuration
         now = self._loop.time
         timeout_s = settings.request_timeout_ms / 1000
-        codec = KeyValueCodec()
+        codec = codec or KeyValueCodec()
         self.proposals = Proposals(
             self.raft,
             codec.encode_batch,

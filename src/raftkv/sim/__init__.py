@@ -13,8 +13,9 @@ from raftkv.sim.faults import KINDS, Fault
 from raftkv.sim.history import FOREVER, Kind, Operation
 from raftkv.sim.linearizability import check
 from raftkv.sim.picture import draw
-from raftkv.sim.run import Outcome, Plan, load_plan, run, save_plan
+from raftkv.sim.run import Outcome, Plan, load_plan, run, save_plan, varied
 from raftkv.sim.shrink import shrink
+from raftkv.sim.tuning import Tuning
 
 __all__ = [
     "FOREVER",
@@ -24,10 +25,12 @@ __all__ = [
     "Operation",
     "Outcome",
     "Plan",
+    "Tuning",
     "check",
     "draw",
     "load_plan",
     "run",
     "save_plan",
     "shrink",
+    "varied",
 ]

@@ -7,17 +7,26 @@ a violation. Each entry is looked at once, so a check after every single callbac
 from __future__ import annotations
 
 import collections
-import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
-from raftkv.kv import Put, decode_batch
+from raftkv.errors import InvariantViolation
 from raftkv.raft import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftkv.sim.answers import Answers
+from raftkv.sim.facts import Facts, OnDisk, Seen
+from raftkv.sim.leaderships import Leaderships
+from raftkv.sim.limits import check_window
+from raftkv.sim.memberships import Memberships, show
+from raftkv.sim.states import States
 from raftkv.storage import WalStep
-from raftkv.types import Configuration, Entry, EntryKind, MemberId, Role
+from raftkv.types import NOBODY, Configuration, Entry, MemberId, Role
 
 if TYPE_CHECKING:
     from raftkv.sim.node import SimNode
     from raftkv.sim.trace import Trace
+
+
+DEEP_CHECK_STEPS = 199
+"""So seldom each core is asked to check all that it can by itself (`raft.invariants.check_all`)."""
 
 
 class Violation(NamedTuple):
@@ -31,50 +40,6 @@ class SafetyViolation(Exception):
     """Ends the run; `text` says what does not hold."""
 
 
-@dataclasses.dataclass
-class Seen:
-    """What one process showed last."""
-
-    term: int = 0
-    commit_index: int = 0
-    last_applied: int = 0
-    role: Role = Role.FOLLOWER
-
-
-@dataclasses.dataclass
-class OnDisk:
-    """What one identity has ever promised: it must survive every process."""
-
-    term: int = 0
-    vote_of: dict[int, MemberId] = dataclasses.field(default_factory=dict)
-    last_index: int = 0
-    """Of its log when its process ended; what is running is asked itself."""
-    is_whole: bool = True
-    """False once the directory was damaged on purpose."""
-
-
-class Facts:
-    """What was ever true of one cluster."""
-
-    def __init__(self) -> None:
-        self.leader_of_term: dict[int, MemberId] = {}
-        self.entry_at: dict[tuple[int, int], tuple[int, Entry]] = {}
-        """(index, term) -> (term of the entry before, entry), wherever it was written first."""
-        self.committed: dict[int, Entry] = {}
-        self.commit_index = 0
-        self.values: set[bytes] = set()
-        """All that were ever put by a committed command."""
-
-    def term_of_commit(self) -> int:
-        entry = self.committed.get(self.commit_index)
-        return entry.term if entry is not None else 0
-
-    def note(self, entry: Entry) -> None:
-        self.committed[entry.index] = entry
-        if entry.kind is EntryKind.COMMANDS:
-            self.values.update(command.value for command in decode_batch(entry.data) if isinstance(command, Put))
-
-
 class Checks:
     def __init__(self, trace: Trace) -> None:
         self.violations: list[Violation] = []
@@ -85,6 +50,10 @@ class Checks:
         """By cluster id: a fresh node is a cluster of its own until it is joined."""
         self._seen: dict[str, Seen] = {}
         self.on_disk: dict[MemberId, OnDisk] = {}
+        self.memberships = Memberships(self.violation)
+        self.leaderships = Leaderships(self)
+        self.answers = Answers(self)
+        self.states = States(self.violation)
 
     def violation(self, text: str, error: BaseException | None = None) -> None:
         self.violations.append(Violation(self.trace._world.now_s, text))
@@ -105,37 +74,55 @@ class Checks:
         """A process stands on what it found: nothing of what the one before had promised may be missing (Raft §5.2)."""
         promised = self.on_disk.setdefault(node.member.member_id, OnDisk())
         wal = node.replica.log.wal
-        self._seen[node.node_id] = Seen()
         state = wal.hard_state
+        self._seen[node.node_id] = Seen(term=state.current_term)
+        self.facts[node.cluster_id].campaigns.add(state.current_term)
+        self.answers.woke(node)
+        self.states.opened(node)
         self.must(state.current_term >= promised.term, f"{node.node_id} forgot term {promised.term}")
         vote = promised.vote_of.get(state.current_term)
         self.must(
             vote is None or vote == state.voted_for, f"{node.node_id} forgot its vote of term {state.current_term}"
         )
+        before, now = (promised.last_term, promised.last_index), (wal.term(wal.last_index), wal.last_index)
         self.must(
-            wal.last_index >= promised.last_index or not promised.is_whole,
-            f"{node.node_id} lost durable entries: {promised.last_index} before, {wal.last_index} now",
+            now >= before or not promised.is_whole,
+            f"{node.node_id} lost durable entries: (term, index) {before} before, {now} now",
         )
+        self._check_recovered(node)
+
+    def _check_recovered(self, node: SimNode) -> None:
+        """What recovery found is what was once written, in that order."""
+        wal, entry_at = node.replica.log.wal, self.facts[node.cluster_id].entry_at
+        before = wal.base.last_term
+        for index in range(wal.base.last_index + 1, wal.last_index + 1):
+            term = wal.term(index)
+            known = entry_at.get((index, term))
+            if known is None or known[0] not in (before, -1):
+                self.violation(f"{node.node_id} recovered entry {index} of term {term}, which was not written there")
+                return
+            before = term
 
     def exchanging(self, node: SimNode) -> None:
         """Another log takes the place of the node's (a snapshot, another cluster): from here on either may count."""
-        self.on_disk[node.member.member_id].last_index = 0
+        promised = self.on_disk[node.member.member_id]
+        promised.last_index = promised.last_term = 0
 
     def ended(self, node: SimNode) -> None:
         if node.has_replica and not node.is_exchanging and node.replica.own.member_id == node.member.member_id:
-            self.on_disk[node.member.member_id].last_index = node.replica.log.wal.last_index
+            promised, wal = self.on_disk[node.member.member_id], node.replica.log.wal
+            promised.last_index, promised.last_term = wal.last_index, wal.term(wal.last_index)
 
     def configuration(self, node: SimNode, configuration: Configuration) -> None:
-        names = ",".join(m.node_id for m in configuration.voters)
-        joint = f" from {','.join(m.node_id for m in configuration.voters_outgoing)}" if configuration.is_joint else ""
-        learners = "".join(f" +{m.node_id}" for m in configuration.learners)
-        self.trace.event(node.node_id, f"voters {names}{joint}{learners}")
+        self.trace.event(node.node_id, f"voters {show(configuration)}")
 
     def written(self, node: SimNode, step: WalStep) -> None:
         """Log Matching (Raft §5.3): same index and term, same entry and same predecessor; by induction, same log."""
         if not step.entries:
             return
-        log, entry_at = node.replica.raft._state.log, self.facts[node.cluster_id].entry_at
+        facts = self.facts[node.cluster_id]
+        log, entry_at = node.replica.raft._state.log, facts.entry_at
+        self.memberships.written(node, list(step.entries), facts.commit_index, facts.term_of_commit())
         first = step.entries[0]
         before = log.term(first.index - 1) if first.index - 1 >= log.base_index else -1
         for entry in step.entries:
@@ -168,6 +155,8 @@ class Checks:
                 self.must(first == message.sender, f"{name} campaigns after a vote for another")
             elif isinstance(message, AppendEntriesReply) and message.success and durable.current_term == message.term:
                 self.must(wal.last_index >= message.match_index, f"{name} acknowledges what is not durable")
+            elif isinstance(message, AppendEntries) and message.entries:
+                check_window(node, message, self.must)
 
     # After every callback
 
@@ -176,13 +165,19 @@ class Checks:
         state = node.replica.raft._state
         seen = self._seen[node.node_id]
         term, commit_index, applied, role = state.current_term, state.commit_index, state.last_applied, state.role
+        facts = self.facts[node.cluster_id]
         if term != seen.term:
             self.must(term > seen.term, f"{node.node_id}: term fell from {seen.term} to {term}")
-            seen.term, seen.role = term, Role.FOLLOWER
+            seen.term, seen.role, seen.leader = term, Role.FOLLOWER, NOBODY
+            self.leaderships.new_term(node, facts, term, role)
         if role is not seen.role:
             if role is Role.LEADER:
                 self._new_leader(node, term)
             seen.role = role
+        if state.leader != seen.leader:
+            seen.leader = state.leader
+            if seen.leader != NOBODY:
+                self.leaderships.leader_known(node, facts, state)
         if commit_index != seen.commit_index:
             self.must(commit_index > seen.commit_index, f"{node.node_id}: commit index fell from {seen.commit_index}")
             self._committed(node, max(seen.commit_index, state.log.base_index) + 1, commit_index, role)
@@ -192,13 +187,27 @@ class Checks:
                 seen.last_applied < applied <= commit_index, f"{node.node_id}: applied {applied} of {commit_index}"
             )
             seen.last_applied = applied
+            self.states.applied(node)
+        if not state.log.has_unwritten and not node.replica.driver.is_installing and not node.is_exchanging:
+            self.memberships.check(node)
+        self.leaderships.look(node, state)
+        if self.step_count % DEEP_CHECK_STEPS == 0:
+            self._check_deeply(node)
+
+    def _check_deeply(self, node: SimNode) -> None:
+        try:
+            node.replica.raft.check_all()
+        except InvariantViolation as error:
+            self.violation(f"{node.node_id} failed: {error!r}", error)
 
     def _new_leader(self, node: SimNode, term: int) -> None:
         facts = self.facts[node.cluster_id]
         first = facts.leader_of_term.setdefault(term, node.member.member_id)
         self.must(first == node.member.member_id, f"election safety: term {term} has a second leader, {node.node_id}")
         self.leader_count += 1
+        self.leaderships.elected(node, self.memberships.in_force(node), term)
         log = node.replica.raft._state.log
+        self.must(log.last_term == term, f"{node.node_id} leads term {term} without an entry of its own (Raft §8)")
         self.must(
             log.last_index >= facts.commit_index or term < facts.term_of_commit(),
             f"leader completeness: {node.node_id} leads term {term} with {log.last_index} entries, "
@@ -224,7 +233,8 @@ class Checks:
                     self.violation(f"{node.node_id} commits {index} of term {term}, which nobody ever wrote")
                     return
                 known = found[1]
-                facts.note(known)
+                again = facts.note(known)
+                self.must(not again, f"committed twice: {again[:3]}")
             self.must(
                 known.term == term,
                 f"{node.node_id} commits {index} of term {term}, elsewhere it was committed in term {known.term}",
@@ -235,7 +245,9 @@ class Checks:
 
     def _durable_on_majority(self, node: SimNode, index: int) -> None:
         """Raft §5.3, §6: a leader's commit stands on the disks of a majority of each set of voters."""
-        configuration = node.replica.raft.configuration
+        raft = node.replica.raft
+        is_written = raft.configuration_index <= raft._state.log.handed_index
+        configuration = self.memberships.in_force(node) if is_written else raft.configuration
         entry = self.facts[node.cluster_id].committed[index]
         for voters in (configuration.voters, configuration.voters_outgoing):
             holding = sum(self._holds(node, voter.member_id, index, entry.term) for voter in voters)

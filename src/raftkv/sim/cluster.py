@@ -9,7 +9,9 @@ from raftkv.runtime import Settings
 from raftkv.sim.checks import Checks
 from raftkv.sim.network import Network
 from raftkv.sim.node import SimNode
+from raftkv.sim.own import OwnMachine
 from raftkv.sim.trace import Trace
+from raftkv.sim.tuning import Tuning
 from raftkv.sim.world import World
 from raftkv.types import Configuration, Member, Role
 
@@ -21,7 +23,16 @@ LARGEST_CLOCK_ERROR = 0.02
 class Cluster:
     """`node_count` voters, and `spare_count` nodes that are fresh clusters of one, for the others to join."""
 
-    def __init__(self, seed: int, node_count: int, spare_count: int = 0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        node_count: int,
+        spare_count: int = 0,
+        tuning: Tuning | None = None,
+        own_machine: type[OwnMachine] | None = None,
+    ) -> None:
+        self.own_machine = own_machine
+        self.tuning = tuning or Tuning()
         self.world = World(seed)
         self.trace = Trace(self.world)
         self.checks = Checks(self.trace)
@@ -109,8 +120,8 @@ class Cluster:
             request_timeout_ms=3000,
             start_read_wait_ms=60_000,
             disk_reserve_bytes=0,
-            log_retention_bytes=20_000,
-            history_retention_count=50,
+            log_retention_bytes=self.tuning.log_retention_bytes,
+            history_retention_count=self.tuning.history_retention_count,
             lease_reads=True,
         )
 

@@ -108,6 +108,19 @@ def _broken_link(cluster: Cluster, fault: Fault) -> None:
     _cut_links(cluster, fault, [(a, b), (b, a)])
 
 
+def _isolate_leader(cluster: Cluster, fault: Fault) -> None:
+    """Whoever leads now goes on with itself alone, and with what clients still give it."""
+    leader = cluster.leader()
+    if leader is not None:
+        _partition(cluster, fault._replace(nodes=(leader.node_id,)))
+
+
+def _kill_leader(cluster: Cluster, fault: Fault) -> None:
+    leader = cluster.leader()
+    if leader is not None:
+        _kill(cluster, fault._replace(nodes=(leader.node_id,)))
+
+
 def _storm(cluster: Cluster, fault: Fault) -> None:
     network, size = cluster.network, fault.size
     network.weather = Weather(
@@ -127,6 +140,12 @@ def _storm(cluster: Cluster, fault: Fault) -> None:
 def _slow_disk(cluster: Cluster, fault: Fault) -> None:
     disk = cluster.node(fault.nodes[0]).disk
     disk.stalled_until_s = cluster.world.now_s + fault.for_s
+
+
+def _slow_leader_disk(cluster: Cluster, fault: Fault) -> None:
+    leader = cluster.leader()
+    if leader is not None:
+        _slow_disk(cluster, fault._replace(nodes=(leader.node_id,)))
 
 
 def _failed_sync(cluster: Cluster, fault: Fault) -> None:
@@ -202,8 +221,15 @@ def _wipe(cluster: Cluster, fault: Fault) -> None:
         return
     cluster.wipe(node)
     node.start()
-    for part in (0.1, 0.5, 1.0):
-        cluster.world.call_later(fault.for_s * part, change_members, cluster, "join", node.node_id)
+    cluster.world.call_later(fault.for_s * 0.1, _join_again, cluster, node, fault.for_s)
+
+
+def _join_again(cluster: Cluster, node: SimNode, every_s: float) -> None:
+    """As a node asks that waits to be joined (`runtime.membership.joining`): until it is a voter."""
+    leader = cluster.leader()
+    if leader is None or not leader.replica.configuration.is_voter(node.member.member_id):
+        change_members(cluster, "join", node.node_id)
+        cluster.world.call_later(every_s, _join_again, cluster, node, every_s)
 
 
 def _upkeep(cluster: Cluster, fault: Fault) -> None:
@@ -241,7 +267,7 @@ KINDS = {
     "mute": Kind(_mute, (1, 1), (0.5, 8.0), weight=5),
     "broken-link": Kind(_broken_link, (2, 2), (0.5, 15.0), weight=6),
     "storm": Kind(_storm, (0, 0), (1.0, 8.0), (0.1, 1.0)),
-    "slow-disk": Kind(_slow_disk, (1, 1), (0.2, 4.0), weight=6),
+    "slow-disk": Kind(_slow_disk, (1, 1), (0.2, 12.0), weight=6),
     "failed-sync": Kind(_failed_sync, (1, 1), (2.0, 8.0), weight=4),
     "clock-jump": Kind(_clock_jump, (1, 1), size=(0.1, 5.0), weight=4),
     "transfer": Kind(_transfer, (1, 1), weight=8),
@@ -250,6 +276,10 @@ KINDS = {
     "wipe": Kind(_wipe, (1, 1), (1.0, 10.0), weight=4),
     "upkeep": Kind(_upkeep, (1, 1), weight=8),
     "rolling-restart": Kind(_rolling_restart, (0, 0), (1.0, 4.0), weight=3),
+    "isolate-leader": Kind(_isolate_leader, (0, 0), (0.5, 8.0), weight=8),
+    "kill-leader": Kind(_kill_leader, (0, 0), (0.05, 6.0), weight=6),
+    "slow-leader-disk": Kind(_slow_leader_disk, (0, 0), (0.5, 12.0), weight=4),
+    "restart": Kind(_kill, (1, 1), (0.01, 0.2), weight=8),
 }
 
 

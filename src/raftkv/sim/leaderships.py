@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from raftkv.types import Configuration, Member, MemberId, Role
 
 if TYPE_CHECKING:
-    from raftkv.sim.checks import Checks, Facts
-    from raftkv.sim.node import SimNode
     from raftkv.raft.state import RaftState
+    from raftkv.sim.checks import Checks
+    from raftkv.sim.facts import Facts
+    from raftkv.sim.node import SimNode
 
 LOOK_EVERY_S = 0.1
 SILENCE_S = 3.0
@@ -33,6 +34,7 @@ class _Watched:
     lonely_count: int = 0
     stalled_ticket: int = 0
     stalled_count: int = 0
+    removed_count: int = 0
 
 
 class Leaderships:
@@ -59,7 +61,8 @@ class Leaderships:
     def leader_known(self, node: SimNode, facts: Facts, state: RaftState) -> None:
         leader = facts.leader_of_term.get(state.current_term)
         self._checks.must(
-            state.leader == leader, f"{node.node_id} follows {state.leader} in term {state.current_term}, led by {leader}"
+            state.leader == leader,
+            f"{node.node_id} follows {state.leader} in term {state.current_term}, led by {leader}",
         )
 
     def elected(self, node: SimNode, configuration: Configuration, term: int) -> None:
@@ -87,8 +90,9 @@ class Leaderships:
         watched.looked_s = now_s
         ticket = state.log.oldest_unpersisted_ticket
         if state.role is not Role.LEADER:
-            watched.lonely_count = watched.stalled_count = 0
+            watched.lonely_count = watched.stalled_count = watched.removed_count = 0
             return
+        self._check_matches(node, state)
         is_stalled = ticket != 0 and ticket == watched.stalled_ticket
         watched.stalled_count = watched.stalled_count + 1 if is_stalled else 0
         watched.stalled_ticket = ticket
@@ -98,9 +102,25 @@ class Leaderships:
             for voters in (configuration.voters, configuration.voters_outgoing)
         )
         watched.lonely_count = watched.lonely_count + 1 if silent else 0
+        is_out = not configuration.is_joint and not configuration.is_voter(node.member.member_id)
+        is_out = is_out and node.replica.raft.configuration_index <= state.commit_index
+        watched.removed_count = watched.removed_count + 1 if is_out else 0
         name = f"liveness: {node.node_id} goes on leading term {state.current_term}"
         self._checks.must(watched.lonely_count < LOOK_MAX_COUNT, f"{name}, though it hears no majority")
-        self._checks.must(watched.stalled_count < 2 * LOOK_MAX_COUNT, f"{name}, though its disk stands still")
+        self._checks.must(watched.stalled_count < LOOK_MAX_COUNT + 10, f"{name}, though its disk stands still")
+        self._checks.must(watched.removed_count < LOOK_MAX_COUNT, f"{name}, though it is no voter any more")
+
+    def _check_matches(self, node: SimNode, state: RaftState) -> None:
+        """What a leader counts on is on the disk of the member that it counts (Raft figure 2, `matchIndex`)."""
+        for peer in state.leading.peers.values() if state.leading is not None else ():
+            index, holder = peer.match_index, node.cluster.network.node_of(peer.member_id)
+            if holder is None or not holder.is_running or holder.is_exchanging or index <= state.log.base_index:
+                continue
+            wal = holder.replica.log.wal
+            is_there = index <= wal.base.last_index or (
+                index <= wal.last_index and wal.term(index) == state.log.term(index)
+            )
+            self._checks.must(is_there, f"{node.node_id} counts on {holder.node_id} up to {index}, which is not there")
 
     @staticmethod
     def _silence_s(node: SimNode, watched: _Watched, voters: tuple[Member, ...]) -> float:

@@ -29,7 +29,7 @@ class NodeLoop(asyncio.AbstractEventLoop):
         self._failed = failed
         self._after = after
         self.is_dead = False
-        self._is_paused = False
+        self.is_paused = False
         self._parked: deque[Handle] = deque()
         self.readers: dict[int, Callable[[], object]] = {}
 
@@ -41,10 +41,10 @@ class NodeLoop(asyncio.AbstractEventLoop):
         self.readers.clear()
 
     def pause(self) -> None:
-        self._is_paused = True
+        self.is_paused = True
 
     def resume(self) -> None:
-        self._is_paused = False
+        self.is_paused = False
         parked, self._parked = self._parked, deque()
         for handle in parked:
             self._world.call_soon(self._run, handle)
@@ -56,7 +56,7 @@ class NodeLoop(asyncio.AbstractEventLoop):
     def _run(self, handle: Handle) -> None:
         if self.is_dead or handle.is_cancelled:
             return
-        if self._is_paused:
+        if self.is_paused:
             self._parked.append(handle)
             return
         outer = asyncio._get_running_loop()

@@ -14,7 +14,7 @@ import functools
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from raftkv.errors import CorruptData, PeerProtocolError, StorageError
 from raftkv.kv import KeyValueMachine
@@ -23,6 +23,7 @@ from raftkv.runtime import Maintenance, Membership, Replica, Settings
 from raftkv.sim.disk import SimDisk
 from raftkv.sim.loop import NodeLoop
 from raftkv.sim.moves import Moves
+from raftkv.sim.own import HostedMachine, OwnCodec
 from raftkv.sim.store import SimStore
 from raftkv.storage import (
     BurstCarrier,
@@ -41,8 +42,9 @@ from raftkv.types import Configuration, HardState, Member, MemberId, SnapshotMet
 if TYPE_CHECKING:
     from raftkv.sim.cluster import Cluster
 
-SEGMENT_SIZE_BYTES = 16 << 10
 FORWARDED = "a client's work"
+NOTICED_PAUSE_S = 1.3
+"""An election timeout, by the slowest clock: what is shorter need not be noticed (`runtime.clock`)."""
 _IDENTITY = Path("/identity")
 _LOGGER = logging.getLogger("raftkv.sim")
 
@@ -102,7 +104,7 @@ class SimNode:
         self, number: int, base: SnapshotMetadata, hard_state: HardState | None, state: dict[bytes, bytes]
     ) -> None:
         step = WalStep(reset=base, hard_state=hard_state)
-        found_log(self.log_directory(number), step, _wal_settings(), self.disk, InlineExecutor())
+        found_log(self.log_directory(number), step, self._wal_settings, self.disk, InlineExecutor())
         self._stores[number] = SimStore(state)
 
     def exchange(
@@ -152,9 +154,14 @@ class SimNode:
 
     def _open_files(self) -> tuple[LogFiles, KeyValueMachine]:
         number = self._generation()
-        log_files = open_log(self.log_directory(number), _wal_settings(), self.disk, InlineExecutor())
+        log_files = open_log(self.log_directory(number), self._wal_settings, self.disk, InlineExecutor())
         self.store = self._stores[number]
-        return log_files, KeyValueMachine(WriteBehind(self.store))
+        return log_files, self._machine_on(self.store)
+
+    def _machine_on(self, store: SimStore) -> KeyValueMachine:
+        if (own := self.cluster.own_machine) is not None:
+            return cast("KeyValueMachine", HostedMachine(self, own(), store))
+        return KeyValueMachine(WriteBehind(store))
 
     # Life
 
@@ -207,13 +214,19 @@ class SimNode:
             self,
             clock=self.clock,
             seed=seed,
+            codec=OwnCodec() if self.cluster.own_machine is not None else None,
         )
         replica.node = self
+        self.cluster.tuning.apply(replica.raft._state)
         return replica
 
     @property
     def settings(self) -> Settings:
         return self.cluster.settings(self)
+
+    @property
+    def _wal_settings(self) -> WalSettings:
+        return WalSettings(segment_size_bytes=self.cluster.tuning.segment_size_bytes)
 
     def wal_of(self, log_files: LogFiles) -> Wal:
         def notify(step_number: int) -> None:
@@ -260,21 +273,24 @@ class SimNode:
 
     def pause(self) -> None:
         if self.loop is not None:
+            self._paused_at_s = self.world.now_s
             self.loop.pause()
 
     def resume(self) -> None:
         if self.loop is not None:
+            if self.loop.is_paused and self.world.now_s - self._paused_at_s > NOTICED_PAUSE_S:
+                self.checks.answers.woke(self)
             self.loop.resume()
 
     def _failed(self, error: BaseException) -> None:
-        """The process ends by itself. Only a disk is an excuse."""
+        """The process ends by itself. Only a disk is an excuse, and not for what it holds."""
         if self.loop is None:
             return
         causes = list(_causes(error))
         if any(isinstance(cause, PowerCut) for cause in causes):
             self.cut_power("power cut in the middle of a write")
-        elif any(isinstance(cause, OSError | CorruptData | StorageError) for cause in causes) and self.cluster.excuses(
-            self
+        elif self.cluster.excuses(self) and any(
+            isinstance(cause, OSError | StorageError) and not isinstance(cause, CorruptData) for cause in causes
         ):
             self.kill(f"stopped: {error}")
         else:
@@ -320,6 +336,7 @@ class SimNode:
             self.loop.call_soon(self._take_frame, sender, kind, payload)
 
     def _take_frame(self, sender: MemberId, kind: int, payload: bytes) -> None:
+        self.checks.leaderships.heard(self, sender)
         try:
             self.replica.handle_frame(sender, kind, payload)
         except PeerProtocolError as error:
@@ -357,10 +374,6 @@ class SimNode:
 
     def failed(self, error: BaseException) -> None:
         self._failed(error)
-
-
-def _wal_settings() -> WalSettings:
-    return WalSettings(segment_size_bytes=SEGMENT_SIZE_BYTES)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -13,10 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from raftkv.errors import RaftkvError
 
-
-class SimulationStuck(RaftkvError):
+class SimulationStuck(Exception):
     """Callbacks went on for ever without time moving: a loop in the code under test."""
 
 
