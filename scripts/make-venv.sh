@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Makes .venv with raftkv (editable) and everything that runs, builds and tests it, at the versions of constraints.txt.
 # Needs Python >= 3.11 and pip. Where Debian's python3-venv is missing, the machine's own pip fills the environment.
+# A second argument names one more extra, such as `spec`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
+extras=dev${2:+,$2}
 
 is_usable() { "$1" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
@@ -35,5 +37,5 @@ install+=(--quiet --disable-pip-version-check --constraint constraints.txt)
 echo "Installing raftkv into $venv ($("$venv/bin/python" --version)) ..."
 # The build backend first, at its pinned version, so that nothing unpinned is fetched to build with.
 "${install[@]}" hatchling editables
-"${install[@]}" --no-build-isolation --editable '.[dev]'
+"${install[@]}" --no-build-isolation --editable ".[$extras]"
 echo "Installed: $venv/bin/raftkv"

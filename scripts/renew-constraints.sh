@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3.11}" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check '.[dev]'
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check '.[dev,spec]'
 {
   echo "# Exact versions of everything that runs, builds and tests raftkv; 'make install' uses them."
   echo "# Renew with scripts/renew-constraints.sh, then run 'make check'."

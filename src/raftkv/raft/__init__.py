@@ -29,6 +29,7 @@ from raftkv.raft.messages import (
 )
 from raftkv.raft.node import RaftNode
 from raftkv.raft.settings import RaftSettings
+from raftkv.raft.state import RaftState
 from raftkv.raft.status import PeerStatus, Status
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "PreVoteReply",
     "RaftNode",
     "RaftSettings",
+    "RaftState",
     "ReadIndex",
     "ReadIndexReply",
     "RequestVote",

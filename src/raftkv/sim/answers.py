@@ -26,6 +26,8 @@ class Answers:
         self._checks = checks
         self._local_floor: dict[str, int] = {}
         """By node: what was committed when it was started, or woke from a pause."""
+        self._handed_over: dict[str, int] = {}
+        """By node: the last term in which it told another one to take over."""
 
     def committed(self, node: SimNode) -> int:
         """The highest index that anybody knows to be committed in the node's cluster."""
@@ -35,8 +37,20 @@ class Answers:
         """From here on what it applied before is no answer any more (`runtime.clients.gate`)."""
         self._local_floor[node.node_id] = self.committed(node)
 
-    def read(self, node: SimNode, floor: int) -> None:
-        """A linearizable or lease read, asked when `floor` was committed, is being answered."""
+    def handed_over(self, node: SimNode, term: int) -> None:
+        self._handed_over[node.node_id] = term
+
+    def read(self, node: SimNode, floor: int, waited_s: float) -> None:
+        """A linearizable or lease read, asked when `floor` was committed, is being answered.
+
+        Only a lease answers without a trip over the network; who has handed over leads without one (Thesis §6.4.1).
+        """
+        term = node.replica.raft.current_term
+        by_lease = waited_s == 0.0 and node.replica.raft.is_leader
+        self._checks.must(
+            not by_lease or self._handed_over.get(node.node_id) != term,
+            f"lease: {node.node_id} reads by its lease of term {term}, in which it has handed over",
+        )
         applied = node.replica.machine.last_applied
         self._checks.must(
             applied >= floor, f"stale read: {node.node_id} has applied {applied}, {floor} was committed when it began"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, NamedTuple
 
-from raftkv.errors import InvariantViolation
-from raftkv.raft import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftkv.raft import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.sim.answers import Answers
 from raftkv.sim.facts import Facts, OnDisk, Seen
 from raftkv.sim.leaderships import Leaderships
 from raftkv.sim.limits import check_window
 from raftkv.sim.memberships import Memberships, show
+from raftkv.sim.readings import Readings
 from raftkv.sim.states import States
 from raftkv.storage import WalStep
 from raftkv.types import NOBODY, Configuration, Entry, MemberId, Role
@@ -53,6 +53,7 @@ class Checks:
         self.memberships = Memberships(self.violation)
         self.leaderships = Leaderships(self)
         self.answers = Answers(self)
+        self.readings = Readings(self.violation)
         self.states = States(self.violation)
 
     def violation(self, text: str, error: BaseException | None = None) -> None:
@@ -148,15 +149,24 @@ class Checks:
             if isinstance(message, RequestVoteReply) and message.vote_granted:
                 first = promised.vote_of.setdefault(message.term, message.recipient)
                 self.must(first == message.recipient, f"{name} votes a second time")
+                self.leaderships.vote_given(node, message)
                 is_kept = durable.current_term > message.term or durable.voted_for == message.recipient
                 self.must(is_kept, f"{name} left before the vote was durable")
             elif isinstance(message, RequestVote):
                 first = promised.vote_of.setdefault(message.term, message.sender)
                 self.must(first == message.sender, f"{name} campaigns after a vote for another")
-            elif isinstance(message, AppendEntriesReply) and message.success and durable.current_term == message.term:
-                self.must(wal.last_index >= message.match_index, f"{name} acknowledges what is not durable")
+            elif isinstance(message, AppendEntriesReply):
+                self.readings.answered(message)
+                self._acknowledges(node, message, name)
             elif isinstance(message, AppendEntries) and message.entries:
                 check_window(node, message, self.must)
+        elif isinstance(message, TimeoutNow):
+            self.answers.handed_over(node, message.term)
+
+    def _acknowledges(self, node: SimNode, message: AppendEntriesReply, name: str) -> None:
+        wal = node.replica.log.wal
+        if message.success and wal.hard_state.current_term == message.term:
+            self.must(wal.last_index >= message.match_index, f"{name} acknowledges what is not durable")
 
     # After every callback
 
@@ -186,19 +196,16 @@ class Checks:
             self.must(
                 seen.last_applied < applied <= commit_index, f"{node.node_id}: applied {applied} of {commit_index}"
             )
+            is_durable = node.replica.driver.is_installing or applied <= node.replica.log.wal.last_index
+            self.must(is_durable, f"{node.node_id} applied {applied}, which is not durable here")
             seen.last_applied = applied
             self.states.applied(node)
         if not state.log.has_unwritten and not node.replica.driver.is_installing and not node.is_exchanging:
             self.memberships.check(node)
+        self.readings.check(node, state)
         self.leaderships.look(node, state)
         if self.step_count % DEEP_CHECK_STEPS == 0:
-            self._check_deeply(node)
-
-    def _check_deeply(self, node: SimNode) -> None:
-        try:
-            node.replica.raft.check_all()
-        except InvariantViolation as error:
-            self.violation(f"{node.node_id} failed: {error!r}", error)
+            node.run_soon(node.replica.raft.check_all)
 
     def _new_leader(self, node: SimNode, term: int) -> None:
         facts = self.facts[node.cluster_id]
@@ -241,6 +248,10 @@ class Checks:
             )
         facts.commit_index = max(facts.commit_index, last)
         if role is Role.LEADER:
+            term = node.replica.raft.current_term
+            self.must(
+                log.term(last) == term, f"{node.node_id} commits entry {last} of an older term than {term} by counting"
+            )
             self._durable_on_majority(node, last)
 
     def _durable_on_majority(self, node: SimNode, index: int) -> None:

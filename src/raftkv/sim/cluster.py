@@ -56,7 +56,7 @@ class Cluster:
         node = SimNode(self, member.node_id, member, cluster_id, founded)
         self.network.nodes[member.node_id] = node
         source = self.world.random(f"clock/{member.node_id}")
-        node.clock_rate = 1.0 + source.uniform(-LARGEST_CLOCK_ERROR, LARGEST_CLOCK_ERROR)
+        node.clock_rate = 1.0 + LARGEST_CLOCK_ERROR * source.choice((-1.0, 1.0, source.uniform(-1.0, 1.0)))
         node.clock_offset_s = source.uniform(0, 1000)
 
     @property

@@ -5,6 +5,7 @@ A fault names its nodes and how long it lasts, and chooses nothing when it happe
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -213,6 +214,33 @@ def _remove(cluster: Cluster, fault: Fault) -> None:
         cluster.world.call_later(fault.for_s, change_members, cluster, "join", fault.nodes[0])
 
 
+def _remove_leader(cluster: Cluster, fault: Fault) -> None:
+    leader = cluster.leader()
+    if leader is not None:
+        _remove(cluster, fault._replace(nodes=(leader.node_id,)))
+
+
+def _demote(cluster: Cluster, fault: Fault) -> None:
+    """Ask, every few milliseconds and whoever leads just then, to make learners of `nodes`; they are promoted again.
+
+    So changes begin at every awkward moment: right after an election, one upon the other, on a leader that is cut off.
+    """
+    leader, until_s = cluster.leader(), fault.at_s + fault.for_s
+    if leader is not None and leader.loop is not None:
+        leader.loop.call_soon(_ask_to_demote, leader, fault.nodes)
+    if cluster.world.now_s < until_s:
+        cluster.world.call_later(0.005, _demote, cluster, fault)
+
+
+def _ask_to_demote(leader: SimNode, names: tuple[str, ...]) -> None:
+    configuration = leader.replica.raft.configuration
+    chosen = [member for member in configuration.voters if member.node_id in names]
+    voters = [member for member in configuration.voters if member not in chosen]
+    if chosen and voters:
+        with contextlib.suppress(RaftkvError):
+            leader.replica.standing.propose_configuration(voters, [*configuration.learners, *chosen])
+
+
 def _wipe(cluster: Cluster, fault: Fault) -> None:
     """One member gets an empty disk and is joined again. One at a time: what is acknowledged stays on a majority."""
     node = cluster.node(fault.nodes[0])
@@ -279,6 +307,8 @@ KINDS = {
     "isolate-leader": Kind(_isolate_leader, (0, 0), (0.5, 8.0), weight=8),
     "kill-leader": Kind(_kill_leader, (0, 0), (0.05, 6.0), weight=6),
     "slow-leader-disk": Kind(_slow_leader_disk, (0, 0), (0.5, 12.0), weight=4),
+    "remove-leader": Kind(_remove_leader, (0, 0), (1.0, 10.0), weight=4),
+    "demote": Kind(_demote, (1, 2), (0.05, 4.0), weight=6),
     "restart": Kind(_kill, (1, 1), (0.01, 0.2), weight=8),
 }
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from raftkv.sim.leases import broken_lease
 from raftkv.types import Configuration, Member, MemberId, Role
 
 if TYPE_CHECKING:
-    from raftkv.raft.state import RaftState
+    from raftkv.raft import RaftState, RequestVoteReply
     from raftkv.sim.checks import Checks
     from raftkv.sim.facts import Facts
     from raftkv.sim.node import SimNode
@@ -65,6 +66,20 @@ class Leaderships:
             f"{node.node_id} follows {state.leader} in term {state.current_term}, led by {leader}",
         )
 
+    def vote_given(self, node: SimNode, vote: RequestVoteReply) -> None:
+        """Only to a log at least as up to date as the voter's own (Raft §5.4.1)."""
+        candidate = node.cluster.network.node_of(vote.recipient)
+        if candidate is None or not candidate.is_running or candidate.is_exchanging:
+            return
+        theirs, own = candidate.replica.raft._state, node.replica.raft._state.log
+        if theirs.current_term == vote.term > own.last_term:
+            ends = (theirs.log.last_term, theirs.log.last_index), (own.last_term, own.last_index)
+            self._checks.must(
+                ends[0] >= ends[1],
+                f"{node.node_id} votes for {candidate.node_id}, whose log ends at (term, index) {ends[0]}, its own at "
+                f"{ends[1]}",
+            )
+
     def elected(self, node: SimNode, configuration: Configuration, term: int) -> None:
         """Durable votes of a majority of each set of voters (Raft §5.2, §6)."""
         member_id, on_disk = node.member.member_id, self._checks.on_disk
@@ -88,6 +103,8 @@ class Leaderships:
         if now_s - watched.looked_s < LOOK_EVERY_S:
             return
         watched.looked_s = now_s
+        problem = broken_lease(node.cluster.nodes, node.cluster_id)
+        self._checks.must(not problem, f"lease: {problem}")
         ticket = state.log.oldest_unpersisted_ticket
         if state.role is not Role.LEADER:
             watched.lonely_count = watched.stalled_count = watched.removed_count = 0
@@ -108,7 +125,7 @@ class Leaderships:
         name = f"liveness: {node.node_id} goes on leading term {state.current_term}"
         self._checks.must(watched.lonely_count < LOOK_MAX_COUNT, f"{name}, though it hears no majority")
         self._checks.must(watched.stalled_count < LOOK_MAX_COUNT + 10, f"{name}, though its disk stands still")
-        self._checks.must(watched.removed_count < LOOK_MAX_COUNT, f"{name}, though it is no voter any more")
+        self._checks.must(watched.removed_count < 3, f"{name}, though it is no voter any more")
 
     def _check_matches(self, node: SimNode, state: RaftState) -> None:
         """What a leader counts on is on the disk of the member that it counts (Raft figure 2, `matchIndex`)."""

@@ -174,6 +174,11 @@ class SimNode:
         return "replica" in self.__dict__
 
     @property
+    def is_awake(self) -> bool:
+        """It runs, with a replica, and is not paused."""
+        return self.loop is not None and not self.loop.is_paused and self.has_replica
+
+    @property
     def is_listening(self) -> bool:
         """Paused processes still take bytes."""
         return self.loop is not None

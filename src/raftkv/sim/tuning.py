@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raftkv.raft.state import RaftState
+    from raftkv.raft import RaftState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,27 +41,16 @@ class Tuning:
 
 DEFAULT_TUNING = Tuning()
 
-_LINKS = frozenset(
-    {"isolate-leader", "restart", "partition", "deaf", "mute", "broken-link", "storm", "pause", "transfer"}
-)
-_MEMBERS = frozenset(
-    {
-        "isolate-leader",
-        "kill-leader",
-        "join",
-        "remove",
-        "wipe",
-        "transfer",
-        "partition",
-        "broken-link",
-        "kill",
-        "power-cut",
-        "upkeep",
-    }
-)
+_LINKS = frozenset({
+    "isolate-leader", "restart", "slow-disk", "partition", "deaf", "mute", "broken-link", "storm", "pause", "transfer",
+})  # fmt: skip
+_MEMBERS = frozenset({
+    "isolate-leader", "kill-leader", "join", "remove", "wipe", "transfer", "partition", "broken-link", "kill",
+    "power-cut", "upkeep", "remove-leader", "demote",
+})  # fmt: skip
 _ELECTIONS = frozenset({
     "isolate-leader", "kill-leader", "kill", "kill-all", "power-cut", "power-cut-all", "partition", "storm",
-    "slow-leader-disk", "restart", "transfer",
+    "slow-disk", "slow-leader-disk", "restart", "transfer", "demote",
 })  # fmt: skip
 _DISKS = frozenset({
     "power-cut", "power-cut-all", "power-cut-in-write", "kill", "kill-all", "slow-disk", "failed-sync", "upkeep",
@@ -93,10 +82,10 @@ def narrow(source: random.Random) -> dict[str, object]:
     }  # fmt: skip
 
 
-def leases(_source: random.Random) -> dict[str, object]:
+def leases(source: random.Random) -> dict[str, object]:
     """Reads everywhere all the time while leadership moves: the moment between two leaders is looked at."""
     return {
-        "node_count": 3, "spare_count": 0, "duration_s": 25.0, "client_count": 8, "think_s": 0.05,
+        "node_count": source.choice((3, 5)), "spare_count": 0, "duration_s": 25.0, "client_count": 8, "think_s": 0.05,
         "lease_share": 0.7, "kinds": _LINKS,
     }  # fmt: skip
 

@@ -85,12 +85,12 @@ class Client:
             return
 
         replica, answers = node.replica, self._cluster.checks.answers
-        clients, floor = replica.clients, answers.committed(node)
+        clients, floor, served_s = replica.clients, answers.committed(node), self._world.now_s
 
         def done(outcome: Any) -> None:
             if node.replica is replica and not isinstance(outcome, RaftkvError):
                 if call.kind is Kind.GET:
-                    answers.read(node, floor)
+                    answers.read(node, floor, self._world.now_s - served_s)
                 elif not self._workload.is_own:
                     answers.write(node, outcome, self._world.now_s - call.begun_s)
             self._world.call_later(self._random.expovariate(2000), self._end, call, outcome)
