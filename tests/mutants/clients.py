@@ -14,6 +14,7 @@ CLIENTS = (
             "            self._finish(batch, _discarded())\n"
             "        self._inflight = {}\n",
         ),
+        seed=1,
     ),
     mutant(
         "late-reported-as-refused",
@@ -47,6 +48,7 @@ CLIENTS = (
             "                batch.dones[0](None)\n"
             "                batch.dones[0] = lambda outcome: None\n",
         ),
+        seed=0,
     ),
     mutant(
         "forwarded-write-sent-again",

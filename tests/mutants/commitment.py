@@ -32,6 +32,7 @@ COMMITMENT = (
             "positions[(len(positions) - 1) // 2]",
             "positions[len(positions) // 2]",
         ),
+        seed=0,
     ),
     mutant(
         "applied-before-durable-here",
@@ -52,6 +53,7 @@ COMMITMENT = (
             "            tuple(member.member_id for member in configuration.voters),\n",
             "            tuple(member.member_id for member in configuration.voters + configuration.learners),\n",
         ),
+        seed=4,
     ),
     mutant(
         "joint-by-new-majority-only",

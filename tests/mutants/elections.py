@@ -12,6 +12,7 @@ ELECTIONS = (
             "HardState(state.current_term, state.voted_for)",
             "HardState(state.current_term)",
         ),
+        seed=0,
     ),
     mutant(
         "term-not-persisted",
@@ -22,6 +23,7 @@ ELECTIONS = (
             "        state.set_term(term, NOBODY)\n",
             "        state.current_term, state.voted_for = term, NOBODY\n",
         ),
+        seed=0,
     ),
     mutant(
         "answers-before-durable",

@@ -12,6 +12,7 @@ LOG_ON_DISK = (
             "        self._kernel_sync.submit(burst.segment.handle)\n        self._in_kernel = burst\n",
             "        self._loop.call_soon(self._carried, burst, None)\n",
         ),
+        seed=0,
     ),
     mutant(
         "failed-sync-ignored",
@@ -22,6 +23,7 @@ LOG_ON_DISK = (
             "                error = OSError(number, os.strerror(number))\n",
             "                error = None\n",
         ),
+        seed=0,
     ),
     mutant(
         "bursts-overlap",

@@ -20,6 +20,7 @@ MEMBERS = (
             "        state.adopt_configuration()\n"
             "        state.configuration_changed = False",
         ),
+        seed=2,
     ),
     mutant(
         "joint-left-too-early",
@@ -71,6 +72,7 @@ MEMBERS = (
             "    if before == {member.member_id for member in target.voters}:\n",
             "    if before:\n",
         ),
+        seed=4,
     ),
     mutant(
         "truncated-configuration-kept",

@@ -22,6 +22,7 @@ READS = (
             "    leading.read_round += 1\n",
             "    leading.read_round += not leading.rounds\n",
         ),
+        seed=0,
     ),
     mutant(
         "read-before-first-commit",
@@ -32,6 +33,7 @@ READS = (
             "    if not leading.gathered_reads or state.commit_index < leading.term_start_index:\n",
             "    if not leading.gathered_reads:\n",
         ),
+        seed=0,
     ),
     mutant(
         "read-confirmed-by-one",

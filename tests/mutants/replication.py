@@ -22,6 +22,7 @@ REPLICATION = (
             "min(verified_index, state.log.persisted_index)",
             "verified_index",
         ),
+        seed=1,
     ),
     mutant(
         "matching-suffix-truncated",
@@ -57,6 +58,7 @@ REPLICATION = (
             "state.commit_index = max(state.commit_index, commit_index)",
             "state.commit_index = commit_index",
         ),
+        seed=0,
     ),
     mutant(
         "previous-term-not-compared",

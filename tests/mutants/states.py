@@ -20,6 +20,7 @@ STATES = (
             "        self._store.write(batch)\n"
             "        self._store.flush()\n",
         ),
+        seed=1,
     ),
     mutant(
         "last-entry-applied-twice",
@@ -58,6 +59,7 @@ STATES = (
             "                        revision += 1\n"
             "                        results.append(DeleteResult(revision, False))\n",
         ),
+        seed=0,
     ),
     mutant(
         "value-depends-on-batching",

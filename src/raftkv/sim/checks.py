@@ -196,7 +196,7 @@ class Checks:
             self.must(
                 seen.last_applied < applied <= commit_index, f"{node.node_id}: applied {applied} of {commit_index}"
             )
-            is_durable = node.replica.driver.is_installing or applied <= node.replica.log.wal.last_index
+            is_durable = node.replica.machine.last_applied <= node.replica.log.wal.last_index
             self.must(is_durable, f"{node.node_id} applied {applied}, which is not durable here")
             seen.last_applied = applied
             self.states.applied(node)
