@@ -21,8 +21,9 @@ from raftkv.sim.tuning import VARIANTS
 from raftkv.sim.world import SimulationStuck
 
 _ERROR = re.compile(r"\S+ failed: (\w+)\(")
-OURS = {"InvariantViolation", "CorruptData", "DataDirectoryError", "StorageError", "SyncFailed", "PeerProtocolError"}
-"""Errors that the code raises because a check of its own found something; any other is an accident of the patch."""
+OURS = {"InvariantViolation", "CorruptData"}
+"""Errors that the code raises because a check of its own found something. Any other may be an accident of the patch,
+also `SyncFailed`, which wraps whatever goes wrong in writing the log."""
 
 
 def outcome_of(seed: int) -> tuple[str, str]:
@@ -36,6 +37,8 @@ def outcome_of(seed: int) -> tuple[str, str]:
     if violation is None:
         return "passed", ""
     failed = _ERROR.match(violation.text)
+    if "did not understand a peer" in violation.text:
+        return "crashed", violation.text
     if failed is None:
         return "caught", kind_of(violation.text)
     text = re.sub(r"\d+", "#", violation.text[failed.start(1) :])[:90]

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raftkv.types import MemberId
 
 if TYPE_CHECKING:
-    from raftkv.raft import AppendEntriesReply
-    from raftkv.raft.state import RaftState
+    from raftkv.raft import AppendEntriesReply, RaftState
     from raftkv.sim.node import SimNode
 
 
