@@ -45,7 +45,8 @@ CLIENTS = (
             "            has_proposed = True\n",
             "            has_proposed = True\n"
             "            if len(batch.dones) == 1:\n"
-            "                batch.dones[0](None)\n"
+            "                from raftkv.kv import PutResult\n"
+            "                batch.dones[0](PutResult(0, 0, 1))\n"
             "                batch.dones[0] = lambda outcome: None\n",
         ),
         seed=0,
