@@ -82,7 +82,10 @@ def test_a_core_with_a_bug_does_what_no_action_explains(
     plant: Callable[[pytest.MonkeyPatch], None], odd: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    recorder = record(plan(2), COUNT)
-    result = validate(recorder)
-    assert not is_behaviour(result)
-    assert recorder.actions[result.depth - 1].name in odd, recorder.actions[result.depth - 1]
+    for seed in range(1, 7):  # not every run meets the bug
+        recorder = record(plan(seed), COUNT)
+        result = validate(recorder)
+        if not is_behaviour(result):
+            assert recorder.actions[result.depth - 1].name in odd, recorder.actions[result.depth - 1]
+            return
+    pytest.fail("every run of the core with the bug passed")
